@@ -1,0 +1,156 @@
+"""The built-in reflex that closes the loop: slow, stop and steer by hazard and clearance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from saccade.config import ControllerConfig
+from saccade.frame import SECTOR_COUNT, Command, Result, SimState
+
+SECTOR = 2 * math.pi / SECTOR_COUNT
+WAYPOINT_RADIUS = 0.8
+"""A waypoint nearer than this counts as reached [m]."""
+BODY_RADIUS = 0.35
+"""Half the width that the humanoid needs [m]."""
+CREEP_SPEED = 0.25
+"""Speed while the camera reports a hazard [m/s]."""
+TURN_GAIN = 1.6
+"""Turn rate per heading error [1/s]."""
+
+
+class ReflexController:
+    """Walks along the route, or straight on, and yields to what the networks report.
+
+    The heading is the free direction nearest to the route; the speed falls with the perceived clearance in that
+    direction and with the hazard. Without fresh results it stands: a blind robot does not walk.
+
+    Args:
+        config: Speeds and distances.
+        hazard_thresholds: By network, the probability from which a hazard counts.
+        route: Waypoints of a closed loop [m], shape ``(n, 2)``; empty = straight on.
+    """
+
+    def __init__(
+        self,
+        config: ControllerConfig,
+        *,
+        hazard_thresholds: dict[str, float] | None = None,
+        route: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        self._config = config
+        self._thresholds = hazard_thresholds or {}
+        self._route = list(route) if config.follow_route else []
+        self._next: int | None = None
+        self._results: dict[str, tuple[float, Result]] = {}
+        self._turning = 0.0
+
+    def update(self, result: Result, sim_time: float) -> None:
+        """Takes in a result about the state at ``sim_time`` [s]."""
+        self._results[result.network] = (sim_time, result)
+
+    def decide(self, state: SimState, tick: int) -> Command:
+        """Returns the command for the state, from the results taken in so far."""
+        command = Command(tick=tick, source="reflex")
+        if self._config.kind == "stand":
+            command.reason = "stand"
+            return command
+        clearance, hazard, fresh = self._perceived(state.sim_time)
+        if not fresh:
+            command.reason = "blind"
+            return command
+        wanted = self._wanted_heading(state)
+        direction = self._free_direction(wanted, clearance)
+        ahead = self._ahead(clearance, 0.0)
+        if ahead < self._config.stop_clearance or direction is None:
+            # Keep turning the same way until there is room, or two openings would be dithered between.
+            if not self._turning:
+                self._turning = math.copysign(1.0, direction if direction else self._open_side(clearance))
+            command.yaw_rate = 0.8 * self._turning
+            command.reason = "stop"
+            return command
+        self._turning = 0.0
+        command.yaw_rate = max(-1.0, min(1.0, TURN_GAIN * direction))
+        slow = self._config.slow_clearance - self._config.stop_clearance
+        room = 1.0 if slow <= 0 else max(0.0, min(1.0, (ahead - self._config.stop_clearance) / slow))
+        turn = max(0.2, math.cos(min(abs(direction), math.pi / 2)))
+        command.linear_x = self._config.cruise_speed * max(0.15, room) * turn
+        if hazard:
+            command.linear_x = min(command.linear_x, CREEP_SPEED)
+        if hazard or room < 1.0:
+            command.reason = "slow"
+        else:
+            command.reason = "steer" if abs(direction - wanted) > SECTOR / 2 else "cruise"
+        return command
+
+    def _perceived(self, sim_time: float) -> tuple[list[float] | None, bool, bool]:
+        clearance: list[float] | None = None
+        hazard = False
+        fresh = False
+        for name, (seen, result) in self._results.items():
+            if sim_time - seen > self._config.max_result_age or not result.finite:
+                return None, False, False
+            fresh = True
+            if result.hazard is not None:
+                hazard = hazard or result.hazard >= self._thresholds.get(name, 0.5)
+            if result.clearance is not None:
+                if clearance is None:
+                    clearance = list(result.clearance)
+                else:
+                    clearance = [min(a, b) for a, b in zip(clearance, result.clearance, strict=True)]
+        return clearance, hazard, fresh
+
+    def _wanted_heading(self, state: SimState) -> float:
+        """Heading to the next waypoint in the base frame [rad]; 0 without a route."""
+        if not self._route:
+            return 0.0
+        x, y = state.position[0], state.position[1]
+        if self._next is None:
+            nearest = min(range(len(self._route)), key=lambda i: math.dist((x, y), self._route[i]))
+            # Of the nearest waypoint's two neighbours in the loop, its successor: routes are walked in order.
+            self._next = (nearest + 1) % len(self._route)
+        if math.dist((x, y), self._route[self._next]) < WAYPOINT_RADIUS:
+            self._next = (self._next + 1) % len(self._route)
+        target = self._route[self._next]
+        return _wrap(math.atan2(target[1] - y, target[0] - x) - state.yaw)
+
+    def _free_direction(self, wanted: float, clearance: list[float] | None) -> float | None:
+        """The direction nearest to ``wanted`` [rad] with room to walk, or ``None``."""
+        if clearance is None:
+            return wanted
+        wanted = max(-math.pi / 2, min(math.pi / 2, wanted))
+        need = self._config.stop_clearance + 0.5
+        best: tuple[float, float] | None = None
+        for step in range(-8, 9):
+            candidate = wanted + step * SECTOR / 2
+            if abs(candidate) > 0.75 * math.pi or self._ahead(clearance, candidate) < need:
+                continue
+            cost = abs(step) + 0.1 * abs(candidate)
+            if best is None or cost < best[0]:
+                best = (cost, candidate)
+        return None if best is None else best[1]
+
+    @staticmethod
+    def _ahead(clearance: list[float] | None, direction: float) -> float:
+        """Free distance [m] along ``direction`` for a body of :data:`BODY_RADIUS`, from sector minima."""
+        if clearance is None:
+            return math.inf
+        free = math.inf
+        for sector, distance in enumerate(clearance):
+            # The nearest return may lie anywhere in its sector: assume the edge that is nearest to the direction.
+            offset = max(0.0, abs(_wrap(sector * SECTOR - direction)) - SECTOR / 2)
+            if offset < math.pi / 2 and distance * math.sin(offset) < BODY_RADIUS:
+                free = min(free, distance * math.cos(offset))
+        return free
+
+    @staticmethod
+    def _open_side(clearance: list[float] | None) -> float:
+        if clearance is None:
+            return 1.0
+        left = sum(min(value, 5.0) for value in clearance[1:6])
+        right = sum(min(value, 5.0) for value in clearance[-5:])
+        return 1.0 if left >= right else -1.0
+
+
+def _wrap(angle: float) -> float:
+    return (angle + math.pi) % (2 * math.pi) - math.pi

@@ -1,0 +1,1 @@
+"""Warp kernels that run on CPU and CUDA: preprocess, decode, finite check."""

@@ -1,0 +1,88 @@
+"""Warp's global settings, made in one place before the first kernel: cache folder, no gradients, quiet log."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ENVIRONMENT_VARIABLE = "SACCADE_CACHE"
+"""Folder that overrides the per-user cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCache:
+    """Where compiled kernels are kept."""
+
+    folder: Path
+    cold: bool
+    """Whether it held no kernel when it was prepared, so that the first start compiles for a while."""
+
+
+_prepared: KernelCache | None = None
+
+
+def prepare_warp() -> KernelCache:
+    """Sets up Warp for this process; later calls return what the first one did.
+
+    Must run before the first Warp array, kernel launch or ``import newton``. Inside Isaac Sim nobody calls it: there
+    Warp belongs to Kit.
+
+    Returns:
+        The kernel cache folder and whether it is cold.
+    """
+    global _prepared  # noqa: PLW0603 (Warp's settings are per process, and so is this)
+    if _prepared is not None:
+        return _prepared
+    import warp as wp
+
+    folder = cache_folder("kernels", _warp_version())
+    cold = not any(folder.iterdir())
+    wp.config.kernel_cache_dir = str(folder)
+    # Gradients are never needed, and without them kernels compile in half the time.
+    wp.config.enable_backward = False
+    if hasattr(wp.config, "log_level"):
+        wp.config.log_level = wp.LOG_WARNING
+    else:
+        wp.config.quiet = True
+    _prepared = KernelCache(folder, cold)
+    return _prepared
+
+
+def cache_folder(*parts: str) -> Path:
+    """Returns a writable, owner-only folder below the user's cache, or a temporary one where that fails.
+
+    Args:
+        parts: Path below the cache folder.
+    """
+    override = os.environ.get(ENVIRONMENT_VARIABLE)
+    if override:
+        base = Path(override).expanduser()
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
+    folder = base.joinpath(*parts)
+    if _is_writable(folder):
+        return folder
+    # Compiled kernels are code: a folder under a predictable name in a shared place could hold somebody else's.
+    return Path(tempfile.mkdtemp(prefix="saccade-"))
+
+
+def _is_writable(folder: Path) -> bool:
+    """Creates ``folder`` if need be and says whether files can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _warp_version() -> str:
+    try:
+        return version("warp-lang")
+    except PackageNotFoundError:
+        import warp as wp
+
+        return str(wp.__version__)

@@ -1,0 +1,1 @@
+"""Simulators: one protocol, several sources of sensor frames."""

@@ -1,0 +1,1 @@
+"""Budgets, accuracy and the verdict."""

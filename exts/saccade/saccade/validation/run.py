@@ -1,0 +1,392 @@
+"""The main job: opens what a configuration names, runs the loop, judges the record, writes the report."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.config import RunConfig
+from saccade.configuration import LoadedConfiguration
+from saccade.controller import ReflexController
+from saccade.errors import ConfigurationError, DependencyError, EngineError, SaccadeError
+from saccade.loop import Observer, Outcome, PerceptionLoop, Tick
+from saccade.network import Network
+from saccade.simulators.base import Simulator
+from saccade.telemetry.host import host_facts, package_versions
+from saccade.telemetry.recorder import Recorder, run_directory, write_atomic
+from saccade.validation.samples import SampleKeeper
+from saccade.validation.scorer import LabelScorer
+from saccade.validation.summary import finish_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Interrupt:
+    """Turns the first Ctrl-C (or SIGTERM) into an orderly end and the second into an immediate one."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.running = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Handles the signal."""
+        if self.requested or not self.running:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def validate(
+    loaded: LoadedConfiguration, *, out: Path = Path("runs"), console: Console | None = None
+) -> dict[str, Any]:
+    """Runs the configured validation and returns its summary.
+
+    Args:
+        loaded: Configuration with the source of every field.
+        out: Folder in which the run's own folder is made.
+        console: Shows progress; ``None`` = silent.
+
+    Returns:
+        The content of ``run.json``, with ``directory`` added: ``verdict``, ``exit_status``, budgets and figures.
+
+    Raises:
+        SaccadeError: Something that the configuration names cannot be used; nothing of the run is left behind.
+    """
+    config = loaded.config
+    directory = run_directory(out, config.run.name or loaded.name)
+    interrupt = Interrupt()
+    document = _document(loaded, directory)
+    progress = _Progress(console, config)
+    with _signals(interrupt), progress:
+        write_atomic(directory / "run.json", _json({**document, "state": "running"}))
+        recorder = Recorder(directory, _header(config, directory.name), flush_ms=config.record.flush_ms)
+        session = _Session()
+        outcome = Outcome(reason="interrupted", message="stopped before the first frame")
+        keeper: SampleKeeper | None = None
+        try:
+            session.open(loaded, progress.say)
+            document.update(session.facts())
+            write_atomic(directory / "run.json", _json({**document, "state": "running"}))
+            keeper = SampleKeeper(
+                config.record.samples,
+                first=config.run.warmup,
+                frames=config.run.frames,
+                networks=session.networks,
+            )
+            outcome = _run(config, session, recorder, directory, [keeper, progress], interrupt)
+        except KeyboardInterrupt:
+            outcome.reason = "interrupted"
+        except EngineError as error:
+            outcome.reason, outcome.message = "error", str(error)
+        except SaccadeError:
+            recorder.close("error", "the run could not start", 0.0, 0.0)
+            shutil.rmtree(directory, ignore_errors=True)
+            _forget_latest(out, directory)
+            raise
+        except BaseException as error:
+            outcome.reason, outcome.message = "error", f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            interrupt.running = False
+            if directory.exists():
+                progress.say("judging the record")
+                recorder.close(outcome.reason, outcome.message, outcome.wall_s, outcome.simulated_s)
+                document["finished"] = _now()
+                # After the run: the floor plan with what moved, engines' final counters.
+                document.update(session.facts())
+                document["recorder"] = recorder.facts()
+                summary = finish_run(directory, config.budgets, document)
+            session.close()
+        if keeper is not None:
+            keeper.write(directory)
+        progress.say("writing the report")
+        _report(directory)
+    return {**summary, "directory": str(directory)}
+
+
+class _Session:
+    """What is open during a run."""
+
+    def __init__(self) -> None:
+        self.networks: dict[str, Network] = {}
+        self.simulator: Simulator | None = None
+        self.state: Any = None
+
+    def open(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> None:
+        config = loaded.config
+        for name, network in config.networks.items():
+            say(f"loading network {name}")
+            path = loaded.model_path(name)
+            self.networks[name] = Network(name, network, path, sensors=config.sensors, engine=config.engine)
+        self.simulator = simulator_for(config, say)
+        self.state = self.simulator.open(loaded.scene_path())
+
+    def facts(self) -> dict[str, Any]:
+        engines = {name: network.facts() for name, network in self.networks.items()}
+        simulator = self.simulator.facts() if self.simulator is not None else {}
+        hashes = {f"model {name}": facts["sha256"] for name, facts in engines.items() if "sha256" in facts}
+        if "scene_sha256" in simulator:
+            hashes["scene"] = simulator["scene_sha256"]
+        return {
+            "engine": engines,
+            "simulator": simulator,
+            "hashes": hashes,
+            "device": self.simulator.device if self.simulator is not None else None,
+        }
+
+    def close(self) -> None:
+        for network in self.networks.values():
+            network.close()
+        if self.simulator is not None:
+            self.simulator.close()
+
+
+def simulator_for(config: RunConfig, say: Callable[[str], None] | None = None) -> Simulator:
+    """Returns the configured simulator, not yet opened.
+
+    Raises:
+        DependencyError: It is not installed.
+        ConfigurationError: The configured device is not here.
+    """
+    backend = config.simulator.backend
+    if backend == "isaac":
+        raise DependencyError(
+            "simulator.backend: isaac runs inside Isaac Sim's own Python and is not part of this version: "
+            "use --simulator newton"
+        )
+    device = _device(config)
+    if backend == "replay":
+        from saccade.simulators.replay import ReplaySimulator
+
+        if config.simulator.recording is None:
+            raise ConfigurationError(
+                "simulator.recording: no recording named; give a run folder that was recorded with "
+                "--set record.sensors=true:  --set simulator.recording=runs/NAME"
+            )
+        return ReplaySimulator(config, Path(config.simulator.recording), device)
+    try:
+        from saccade.simulators.newton import NewtonSimulator
+    except ImportError as error:
+        raise DependencyError(
+            f"the embedded simulator is not installed ({error}): pip install 'saccade[sim]'"
+        ) from error
+    return NewtonSimulator(config, device=device, progress=say)
+
+
+def _device(config: RunConfig) -> str:
+    from saccade.kernels.setup import prepare_warp
+
+    prepare_warp()
+    import warp as wp
+
+    if config.simulator.device == "cpu":
+        return "cpu"
+    if wp.is_cuda_available():
+        return "cuda:0"
+    if config.simulator.device == "cuda":
+        raise ConfigurationError(
+            "simulator.device: cuda, but Warp finds no CUDA device here: check the driver with nvidia-smi, "
+            "or use --device cpu"
+        )
+    return "cpu"
+
+
+def _run(
+    config: RunConfig,
+    session: _Session,
+    recorder: Recorder,
+    directory: Path,
+    observers: list[Observer],
+    interrupt: Interrupt,
+) -> Outcome:
+    simulator = session.simulator
+    assert simulator is not None
+    thresholds = {name: network.config.decoder.hazard_threshold for name, network in session.networks.items()}
+    controller = ReflexController(
+        config.controller, hazard_thresholds=thresholds, route=getattr(simulator, "route", ())
+    )
+    sensor_recorder = None
+    if config.record.sensors:
+        from saccade.telemetry.sensor_recorder import SensorRecorder
+
+        sensor_recorder = SensorRecorder(directory)
+        observers = [*observers, sensor_recorder]
+    started = time.perf_counter()
+
+    def stop() -> tuple[str, str] | None:
+        if interrupt.requested:
+            return "interrupted", "stopped by the user"
+        if recorder.failure is not None:
+            return "error", f"the record could not be written: {recorder.failure}"
+        if config.run.max_time is not None and time.perf_counter() - started > config.run.max_time:
+            return "timeout", f"run.max_time of {config.run.max_time:g} s is over"
+        return None
+
+    loop = PerceptionLoop(
+        config,
+        simulator=simulator,
+        networks=session.networks,
+        controller=controller,
+        sink=recorder,
+        scorer=LabelScorer(),
+        observers=observers,
+        stop=stop,
+    )
+    interrupt.running = True
+    outcome = None
+    try:
+        outcome = loop.run(session.state)
+        return outcome
+    finally:
+        interrupt.running = False
+        if sensor_recorder is not None:
+            sensor_recorder.close(complete=outcome is not None and outcome.reason == "completed")
+
+
+def _header(config: RunConfig, name: str) -> dict[str, Any]:
+    return {
+        "kind": "header",
+        "schema": 1,
+        "run": name,
+        "created": _now(),
+        "sensors": {name: {"kind": s.kind, "rate": s.rate} for name, s in config.sensors.items()},
+        "networks": {
+            name: {
+                "sensor": next(iter(n.inputs.values())).sensor,
+                "classes": n.decoder.classes,
+                "hazard_threshold": n.decoder.hazard_threshold,
+            }
+            for name, n in config.networks.items()
+        },
+        "deadline_ms": config.run.deadline_ms,
+        "frames_expected": config.run.frames,
+        "warmup": config.run.warmup,
+    }
+
+
+def _document(loaded: LoadedConfiguration, directory: Path) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "name": directory.name,
+        "started": _now(),
+        "configuration": loaded.config.model_dump(mode="json"),
+        "configuration_file": str(loaded.path),
+        "sources": loaded.sources,
+        "seed": loaded.config.run.seed,
+        "versions": package_versions(),
+        "host": host_facts(),
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).astimezone().isoformat(timespec="milliseconds")
+
+
+def _json(document: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(document, indent=1, default=str)
+
+
+def _report(directory: Path) -> None:
+    from saccade.reporting.html import write_report
+
+    write_report(directory)
+
+
+def _forget_latest(out: Path, directory: Path) -> None:
+    latest = out / "latest"
+    if latest.is_symlink() and not latest.exists():
+        latest.unlink()
+
+
+@contextlib.contextmanager
+def _signals(interrupt: Interrupt) -> Iterator[None]:
+    """Installs the handler; signals belong to the main thread, elsewhere the caller's own handling stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Progress:
+    """Says what is being loaded and how far the run is, with its pace so far."""
+
+    def __init__(self, console: Console | None, config: RunConfig) -> None:
+        self._console = console
+        self._total = config.run.warmup + config.run.frames
+        self._bar: Any = None
+        self._task: Any = None
+        self._status: Any = None
+
+    def __enter__(self) -> _Progress:
+        if self._console is not None:
+            self._status = self._console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def say(self, text: str) -> None:
+        """Shows what is being done."""
+        if self._console is None:
+            return
+        if self._bar is not None:
+            self._stop()
+        if self._status is None:
+            self._status = self._console.status(text)
+            self._status.start()
+        self._status.update(text)
+        if not self._console.is_terminal:
+            self._console.print(text, highlight=False)
+
+    def __call__(self, tick: Tick) -> None:
+        """Moves the bar; called after each decision."""
+        if self._console is None:
+            return
+        if self._bar is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._stop()
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+                refresh_per_second=4,
+            )
+            self._task = self._bar.add_task("warm-up", total=self._total, note="")
+            self._bar.start()
+        if tick.index % 10 == 0 or tick.index + 1 == self._total:
+            frame = tick.frames[0]
+            latency = (frame.stamps.decided - frame.stamps.sim_state) * 1e-6
+            self._bar.update(
+                self._task,
+                completed=tick.index + 1,
+                description="warm-up" if tick.phase == "warmup" else "judging",
+                note=f"{latency:5.1f} ms  {tick.state.distance:5.1f} m  {tick.command.reason}",
+            )

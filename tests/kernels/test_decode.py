@@ -1,0 +1,66 @@
+"""Decoding of logits, hazard and clearance, and the finite check."""
+
+import numpy as np
+import pytest
+import warp as wp
+
+from saccade.kernels import decode
+
+
+def summary():
+    return wp.zeros(decode.SUMMARY_SIZE, dtype=wp.float32, device="cpu")
+
+
+def labels_of(logits, class_of_logit):
+    result = wp.zeros(logits.shape[2:], dtype=wp.uint8, device="cpu")
+    counts = summary()
+    lut = wp.array(np.array(class_of_logit, np.uint8), device="cpu")
+    decode.record_labels(wp.array(logits, device="cpu"), lut, result, counts).launch()
+    return result.numpy(), int(counts.numpy()[decode.NON_FINITE])
+
+
+def test_labels_are_the_arg_max_mapped_to_classes():
+    """The first of equal logits wins and the class map is applied."""
+    logits = np.random.default_rng(0).normal(size=(1, 4, 9, 11)).astype(np.float32)
+    logits[0, :, 0, 0] = 1.0
+    lut = np.array([3, 0, 255, 1], np.uint8)
+    found, broken = labels_of(logits, lut)
+    assert (found == lut[logits[0].argmax(0)]).all()
+    assert broken == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channel", [0, 1, 3])
+def test_a_non_finite_logit_is_counted(value, channel):
+    """NaN and infinity in any channel are seen, once per pixel."""
+    logits = np.zeros((1, 4, 5, 5), np.float32)
+    logits[0, channel, 2, 2] = value
+    logits[0, channel, 4, 4] = value
+    assert labels_of(logits, [0, 1, 2, 3])[1] == 2
+
+
+def test_large_finite_logits_are_not_called_broken():
+    """The largest float is finite."""
+    logits = np.full((1, 4, 3, 3), np.finfo(np.float32).max, np.float32)
+    assert labels_of(logits, [0, 1, 2, 3])[1] == 0
+
+
+@pytest.mark.parametrize(("sigmoid", "value", "wanted"), [(False, 0.25, 0.25), (True, 0.0, 0.5), (True, 2.0, 0.880797)])
+def test_hazard(sigmoid, value, wanted):
+    """A probability passes, a logit goes through the sigmoid."""
+    counts = summary()
+    decode.record_hazard(wp.array(np.array([[value]], np.float32), device="cpu"), counts, sigmoid=sigmoid).launch()
+    assert counts.numpy()[decode.HAZARD] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_clearance_and_other_outputs():
+    """16 sectors arrive in order; non-finite ones and those of undecoded outputs are counted."""
+    values = np.arange(16, dtype=np.float32)
+    values[5] = np.nan
+    counts = summary()
+    decode.record_clearance(wp.array(values[None], device="cpu"), counts).launch()
+    found = counts.numpy()[decode.CLEARANCE : decode.NON_FINITE]
+    assert found[4] == 4.0
+    assert np.isnan(found[5])
+    decode.record_finite(wp.array(np.array([[1.0, np.inf]], np.float32), device="cpu"), counts).launch()
+    assert counts.numpy()[decode.NON_FINITE] == 2

@@ -1,0 +1,108 @@
+"""The reflex: what it does for what it is told, and that it never walks blind."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.config import ControllerConfig
+from saccade.controller import ReflexController
+from saccade.frame import SECTOR_COUNT, Result, SimState
+
+FREE = [30.0] * SECTOR_COUNT
+
+
+def decide(*, clearance=None, hazard=None, route=(), state=None, config=None, seen=0.0, finite=True):
+    controller = ReflexController(config or ControllerConfig(), route=route, hazard_thresholds={"n": 0.5})
+    if clearance is not None or hazard is not None:
+        controller.update(Result("n", "s", hazard=hazard, clearance=clearance, finite=finite), seen)
+    return controller.decide(state or SimState(), 3)
+
+
+def test_cruises_on_free_floor():
+    """Nothing around: full speed ahead, and the command names the decision."""
+    command = decide(clearance=FREE)
+    assert command.linear_x == pytest.approx(0.7)
+    assert command.yaw_rate == 0.0
+    assert (command.tick, command.source, command.reason) == (3, "reflex", "cruise")
+
+
+def test_stands_without_results():
+    """A blind robot does not walk."""
+    assert decide().reason == "blind"
+    assert decide().linear_x == 0.0
+
+
+def test_stands_on_old_and_on_broken_results():
+    """Results older than the limit, or non-finite ones, count as none."""
+    assert decide(clearance=FREE, state=SimState(sim_time=0.6)).reason == "blind"
+    assert decide(clearance=FREE, finite=False).reason == "blind"
+
+
+def test_hazard_slows():
+    """A hazard above the threshold creeps, one below does not."""
+    assert decide(clearance=FREE, hazard=0.9).linear_x == pytest.approx(0.25)
+    assert decide(clearance=FREE, hazard=0.9).reason == "slow"
+    assert decide(clearance=FREE, hazard=0.1).reason == "cruise"
+
+
+def test_stops_and_turns_to_the_open_side():
+    """A wall close ahead: stand, and turn to where there is room."""
+    clearance = list(FREE)
+    clearance[0] = clearance[1] = clearance[15] = 0.5
+    clearance[13] = clearance[14] = 0.6
+    command = decide(clearance=clearance)
+    assert command.linear_x == 0.0
+    assert command.yaw_rate > 0
+    mirrored = [clearance[-i % SECTOR_COUNT] for i in range(SECTOR_COUNT)]
+    assert decide(clearance=mirrored).yaw_rate < 0
+
+
+def test_slows_with_clearance():
+    """The nearer the obstacle ahead, the slower."""
+    speeds = []
+    for distance in (3.0, 1.6, 1.3):
+        clearance = list(FREE)
+        clearance[0] = distance
+        speeds.append(decide(clearance=clearance).linear_x)
+    assert speeds[0] > speeds[1] > speeds[2] > 0
+
+
+def test_steers_to_the_waypoint():
+    """A waypoint to the left turns left; reaching it goes on to the next of the loop."""
+    route = [(0.0, 0.0), (0.0, 3.0), (-3.0, 3.0)]
+    assert decide(clearance=FREE, route=route).yaw_rate > 0.5
+    state = SimState(position=(0.0, 2.5, 0.0), yaw=math.pi / 2)
+    controller = ReflexController(ControllerConfig(), route=route)
+    controller.update(Result("n", "s", clearance=FREE), 0.0)
+    assert controller.decide(state, 0).yaw_rate > 0.5
+
+
+def test_stand_controller_stands():
+    """``kind: stand`` never moves."""
+    command = decide(clearance=FREE, config=ControllerConfig(kind="stand"))
+    assert (command.linear_x, command.yaw_rate, command.reason) == (0.0, 0.0, "stand")
+
+
+@given(
+    clearance=st.lists(st.floats(0, 30), min_size=16, max_size=16),
+    hazard=st.floats(0, 1),
+    position=st.tuples(st.floats(-50, 50), st.floats(-50, 50)),
+    yaw=st.floats(-10, 10),
+)
+def test_commands_stay_in_bounds_and_never_walk_into_what_is_seen(clearance, hazard, position, yaw):
+    """Whatever is perceived: finite, bounded, and no step forward with less than the stop clearance ahead."""
+    config = ControllerConfig()
+    command = decide(
+        clearance=clearance,
+        hazard=hazard,
+        route=[(0.0, 0.0), (5.0, 0.0), (5.0, 5.0)],
+        state=SimState(position=(*position, 0.0), yaw=yaw),
+        config=config,
+    )
+    assert 0.0 <= command.linear_x <= config.cruise_speed + 1e-9
+    assert abs(command.yaw_rate) <= 1.0
+    assert command.linear_y == 0.0
+    if clearance[0] < config.stop_clearance:
+        assert command.linear_x == 0.0
