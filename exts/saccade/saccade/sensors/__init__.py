@@ -1,0 +1,1 @@
+"""Cameras and LiDARs on Warp arrays: intrinsics, ray bundles, mounts, rates, noise."""
