@@ -1,0 +1,1 @@
+"""Report, JUnit and plots, made from the record alone."""
