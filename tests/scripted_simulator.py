@@ -20,6 +20,7 @@ class ScriptedSimulator:
     """
 
     name = "scripted"
+    acts = True
     device = "cpu"
     capturable = False
 

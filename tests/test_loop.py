@@ -269,3 +269,37 @@ def test_the_steady_loop_allocates_no_arrays(tmp_path, monkeypatch):
     assert len(peaks) > 30
     assert made == []
     assert max(peaks[1:]) < 16 * 16 * 3 * 4
+
+
+def test_a_simulator_that_does_not_act_keeps_no_record_waiting(tmp_path):
+    """A replay never applies commands: its records are handed over decision by decision."""
+    config = configuration(act_delay=400.0)
+    simulator = ScriptedSimulator(config)
+    simulator.acts = False
+    waiting = []
+
+    class Watched(Sink):
+        def put(self, record):
+            self.append(record)
+
+    sink = Watched()
+
+    def observe(tick):
+        waiting.append(2 * tick.index - len(sink))
+
+    camera_network(tmp_path / "camera.onnx")
+    lidar_network(tmp_path / "lidar.onnx")
+    networks = {
+        name: Network(name, entry, tmp_path / entry.model, sensors=config.sensors, engine=config.engine)
+        for name, entry in config.networks.items()
+    }
+    PerceptionLoop(
+        config,
+        simulator=simulator,
+        networks=networks,
+        controller=ReflexController(config.controller),
+        sink=sink,
+        scorer=LabelScorer(),
+        observers=[observe],
+    ).run(simulator.open("none"))
+    assert set(waiting) == {0}

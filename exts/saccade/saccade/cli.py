@@ -18,6 +18,7 @@ import typer
 from saccade import __version__
 from saccade.cli_config import app as config_app
 from saccade.cli_options import (
+    Layout,
     ConfigurationArgument,
     Device,
     DeviceOption,
@@ -51,7 +52,9 @@ app = typer.Typer(
     "**Start with** `saccade validate`; where something is missing, `saccade doctor` says what and how to get it.",
     epilog="Exit status: 0 PASS, 1 FAIL, 2 wrong usage or configuration, 3 INVALID (could not be judged).",
 )
+scenes_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Makes scenes.")
 app.add_typer(config_app, name="config")
+app.add_typer(scenes_app, name="scenes")
 
 
 def _version(value: bool) -> None:
@@ -206,6 +209,61 @@ def train(
             f"{goal['title']}: {goal['value']:.4f} (goal {goal['comparison']} {goal['limit']:g}, {met})", err=True
         )
     typer.echo(str(result.model))
+
+
+@scenes_app.command(
+    "make",
+    epilog="Examples:\n\n- `saccade scenes make --out scenes` makes the shipped scenes\n\n"
+    "- `saccade scenes make --layout random --seed 7 --out mine`, then `saccade validate --set scene=mine/random_7.usda`",
+)
+@interruptible
+def scenes_make(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the scenes and their textures.")] = Path(
+        "scenes"
+    ),
+    layout: Annotated[Layout, typer.Option("--layout", help="Which scene.")] = Layout.all,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Layout, colours, light and people of the scene.")] = 0,
+) -> None:
+    """Makes the humanoid and the scenes around it: the same seed gives the same bytes."""
+    from saccade.scenes.make import make_scenes
+
+    for path in make_scenes(out, layout=layout.value, seed=seed):
+        typer.echo(str(path))
+
+
+@app.command(
+    epilog="Examples:\n\n- `saccade bench`\n\n- `saccade bench corridor --frames 300`\n\n- `saccade bench --json | jq .ratios`"
+)
+@interruptible
+def bench(
+    configuration: ConfigurationArgument = "warehouse",
+    frames: Annotated[int, typer.Option("--frames", min=20, metavar="N", help="Decisions to measure.")] = 150,
+    engine: EngineOption = None,
+    device: DeviceOption = None,
+    overrides: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Measures the loop against the bare engines, in one process, and prints ratios."""
+    from saccade.bench import bench as measure
+    from saccade.bench import bench_lines
+    from saccade.configuration import load_configuration
+
+    loaded = load_configuration(
+        configuration,
+        overrides=overrides or (),
+        engine=engine.value if engine else None,
+        device=device.value if device else None,
+    )
+    loaded.check_files()
+    with _stdout_kept_clean(as_json):
+        status = _stderr().status("starting")
+        with status:
+            result = measure(loaded, frames=frames, say=status.update)
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+    else:
+        for line in bench_lines(result):
+            typer.echo(line)
 
 
 @app.command(epilog="Example: `saccade report runs/latest --open`")

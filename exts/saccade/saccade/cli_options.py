@@ -45,6 +45,15 @@ class Simulator(str, Enum):
     isaac = "isaac"
 
 
+class Layout(str, Enum):
+    """Scenes that can be made."""
+
+    all = "all"
+    warehouse = "warehouse"
+    corridor = "corridor"
+    random = "random"
+
+
 class Engine(str, Enum):
     """Inference engines."""
 

@@ -263,7 +263,8 @@ class PerceptionLoop:
             records = self._unapplied[0][1]
             superseded = any(later[0]["applied_sim_time"] is not None for _, later in list(self._unapplied)[1:])
             done = records[0]["applied_sim_time"] is not None
-            if not (done or superseded or everything or len(self._unapplied) > MAX_UNAPPLIED):
+            hopeless = everything or not self._simulator.acts or len(self._unapplied) > MAX_UNAPPLIED
+            if not (done or superseded or hopeless):
                 return
             self._unapplied.popleft()
             for record in records:

@@ -89,18 +89,6 @@ def resolve(path: str | Path, kind: Kind, *, beside: Sequence[Path] = (), field:
     raise _ERRORS[kind](_not_found(text, kind, looked, field))
 
 
-def resolve_scene(scene: str, configuration: Path | None = None) -> Path | str:
-    """Returns the scene file that a configuration names; a URL stays as it is."""
-    if is_url(scene):
-        return scene
-    return resolve(scene, "scene", beside=[configuration.parent] if configuration else (), field="scene")
-
-
-def resolve_model(model: str, configuration: Path | None = None) -> Path:
-    """Returns the ONNX file that a configuration names."""
-    return resolve(model, "model", beside=[configuration.parent] if configuration else (), field="model")
-
-
 def candidates(text: str, kind: Kind, *, beside: Sequence[Path] = ()) -> Iterator[Path]:
     """Yields the absolute paths that ``text`` may mean, in the order in which they are tried."""
     if not text:

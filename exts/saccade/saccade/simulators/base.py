@@ -20,6 +20,8 @@ class Simulator(Protocol):
     """``"newton"``, ``"replay"`` or ``"isaac"``."""
     device: str
     """Warp device of the buffers, ``"cpu"`` or ``"cuda:N"``."""
+    acts: bool
+    """Whether commands have an effect; a recording walks where it walked."""
     capturable: bool
     """Whether :meth:`record_sense` can put sensing into a CUDA graph."""
 

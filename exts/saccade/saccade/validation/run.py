@@ -125,8 +125,9 @@ class _Session:
             say(f"loading network {name}")
             path = loaded.model_path(name)
             self.networks[name] = Network(name, network, path, sensors=config.sensors, engine=config.engine)
-        self.simulator = simulator_for(config, say)
-        self.state = self.simulator.open(loaded.scene_path())
+        self.simulator = simulator_for(loaded, say)
+        replay = config.simulator.backend == "replay"
+        self.state = self.simulator.open(config.scene if replay else loaded.scene_path())
 
     def facts(self) -> dict[str, Any]:
         engines = {name: network.facts() for name, network in self.networks.items()}
@@ -148,13 +149,14 @@ class _Session:
             self.simulator.close()
 
 
-def simulator_for(config: RunConfig, say: Callable[[str], None] | None = None) -> Simulator:
+def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None = None) -> Simulator:
     """Returns the configured simulator, not yet opened.
 
     Raises:
         DependencyError: It is not installed.
         ConfigurationError: The configured device is not here.
     """
+    config = loaded.config
     backend = config.simulator.backend
     if backend == "isaac":
         raise DependencyError(
@@ -165,12 +167,13 @@ def simulator_for(config: RunConfig, say: Callable[[str], None] | None = None) -
     if backend == "replay":
         from saccade.simulators.replay import ReplaySimulator
 
-        if config.simulator.recording is None:
+        recording = loaded.recording_path()
+        if recording is None:
             raise ConfigurationError(
                 "simulator.recording: no recording named; give a run folder that was recorded with "
                 "--set record.sensors=true:  --set simulator.recording=runs/NAME"
             )
-        return ReplaySimulator(config, Path(config.simulator.recording), device)
+        return ReplaySimulator(config, recording, device)
     try:
         from saccade.simulators.newton import NewtonSimulator
     except ImportError as error:
@@ -216,7 +219,8 @@ def _run(
     if config.record.sensors:
         from saccade.telemetry.sensor_recorder import SensorRecorder
 
-        sensor_recorder = SensorRecorder(directory)
+        # In lockstep the simulator waits for the disk; in real time it cannot, and what is lost is counted.
+        sensor_recorder = SensorRecorder(directory, block=config.simulator.pace == "lockstep")
         observers = [*observers, sensor_recorder]
     started = time.perf_counter()
 
@@ -225,6 +229,8 @@ def _run(
             return "interrupted", "stopped by the user"
         if recorder.failure is not None:
             return "error", f"the record could not be written: {recorder.failure}"
+        if sensor_recorder is not None and sensor_recorder.failure is not None:
+            return "error", f"the sensor recording could not be written: {sensor_recorder.failure}"
         if config.run.max_time is not None and time.perf_counter() - started > config.run.max_time:
             return "timeout", f"run.max_time of {config.run.max_time:g} s is over"
         return None
@@ -256,7 +262,10 @@ def _header(config: RunConfig, name: str) -> dict[str, Any]:
         "schema": 1,
         "run": name,
         "created": _now(),
-        "sensors": {name: {"kind": s.kind, "rate": s.rate} for name, s in config.sensors.items()},
+        "sensors": {
+            name: {"kind": s.kind, "rate": s.rate, **({"range_max": s.range_max} if s.kind == "lidar" else {})}
+            for name, s in config.sensors.items()
+        },
         "networks": {
             name: {
                 "sensor": next(iter(n.inputs.values())).sensor,
