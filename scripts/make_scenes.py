@@ -20,19 +20,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "exts" / "saccade"))
 
 
-def make_scenes(folder: Path) -> list[Path]:
-    """Writes all shipped scenes into a folder and returns them."""
-    from saccade.scenes.author_humanoid import author_humanoid
-    from saccade.scenes.author_scene import author_bench, author_scene
-
-    return [
-        author_humanoid(folder / "humanoid.usda"),
-        author_scene(folder / "warehouse.usda", layout="warehouse", seed=0),
-        author_scene(folder / "corridor.usda", layout="corridor", seed=0),
-        author_bench(folder / "bench.usda"),
-    ]
-
-
 def textures_of(scene: Path) -> set[str]:
     """Returns the names of the textures that a scene refers to."""
     return set(re.findall(r"@\./textures/([^@]+)@", scene.read_text()))
@@ -63,6 +50,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "scenes", help="folder of the scenes")
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     options = parser.parse_args()
+    from saccade.scenes.make import make_scenes
+
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary)
         scenes = make_scenes(fresh)

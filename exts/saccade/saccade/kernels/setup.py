@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ENVIRONMENT_VARIABLE = "SACCADE_CACHE"
@@ -38,15 +37,20 @@ def prepare_warp() -> KernelCache:
         return _prepared
     import warp as wp
 
-    folder = cache_folder("kernels", _warp_version())
-    cold = not any(folder.iterdir())
-    wp.config.kernel_cache_dir = str(folder)
+    base = cache_folder("kernels")
+    wp.config.kernel_cache_dir = str(base)
     # Gradients are never needed, and without them kernels compile in half the time.
     wp.config.enable_backward = False
     if hasattr(wp.config, "log_level"):
         wp.config.log_level = wp.LOG_WARNING
     else:
         wp.config.quiet = True
+    wp.init()
+    # Newer Warps add their version to the folder, older ones and one that was initialized before do not.
+    folder = base / str(wp.config.version)
+    folder.mkdir(exist_ok=True, mode=0o700)
+    wp.config.kernel_cache_dir = str(folder)
+    cold = not any(folder.glob("wp_*"))
     _prepared = KernelCache(folder, cold)
     return _prepared
 
@@ -77,12 +81,3 @@ def _is_writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-def _warp_version() -> str:
-    try:
-        return version("warp-lang")
-    except PackageNotFoundError:
-        import warp as wp
-
-        return str(wp.__version__)

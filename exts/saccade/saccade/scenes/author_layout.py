@@ -101,6 +101,17 @@ def warehouse_plan(seed: int) -> Plan:
     scatter(plan, rng, "pallet", 3, SIZES["pallet"], near=0.6)
     scatter(plan, rng, "carton", 5, SIZES["carton"], near=0.8)
     scatter(plan, rng, "cone", 2, SIZES["cone"])
+    for kind, x, y, yaw in (
+        ("carton", -1.0, -2.78, 0.3),
+        ("cone", 2.0, -2.66, 0.0),
+        ("barrel", 4.9, -2.85, 0.0),
+        ("cone", 7.12, 1.0, 0.0),
+        ("carton", 4.4, 2.80, -0.4),
+        ("cone", 1.4, 2.68, 0.0),
+        ("bin", -1.8, 2.74, 0.0),
+        ("carton", -5.0, 2.78, 0.2),
+    ):
+        plan.obstruct(kind, x, y, yaw, SIZES[kind])
     return plan
 
 
@@ -151,6 +162,8 @@ def corridor_plan(seed: int) -> Plan:
         if all(t.footprint.distance(x, y) >= 0.92 for x, y in _densely(plan.route))
         and all(t.footprint.distance(*p) >= PATH_CLEARANCE - 0.1 for track in plan.people for p in track.positions)
     ]  # fmt: skip
+    for kind, x, y in (("cone", 3.6, -0.55), ("carton", 7.6, -0.66), ("barrel", 11.4, -0.75), ("cone", 17.1, 3.0)):
+        plan.obstruct(kind, x, y, 0.0, SIZES[kind])
     return plan
 
 

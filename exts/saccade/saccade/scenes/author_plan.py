@@ -97,6 +97,13 @@ class Plan:
     doors: list[tuple[str, float, float, float, float, float]] = field(default_factory=list)
     """Kind, x, y, yaw [rad], width, height [m]; they lie on walls."""
     bays_deep: float = 1.1
+    obstructions: list[Point] = field(default_factory=list)
+    """Places of the things that stand in the robot's way on purpose; they are also in :attr:`things`."""
+
+    def obstruct(self, kind: str, x: float, y: float, yaw: float, size: tuple[float, float, float]) -> None:
+        """Puts a thing half into the route: whoever follows it has to see the thing and walk around."""
+        self.things.append(footprint_of(kind, x, y, yaw, size))
+        self.obstructions.append((x, y))
 
     @property
     def bounds(self) -> Rectangle:

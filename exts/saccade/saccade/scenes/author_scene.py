@@ -93,6 +93,8 @@ def author_scene(
     if plan.route:
         # A flat list of x and y in turn: USD's dictionaries know no list of pairs.
         data["route"] = _doubles([value for point in plan.route for value in point])
+    if plan.obstructions:
+        data["obstructions"] = _doubles([value for point in plan.obstructions for value in point])
     remember(world, data)
     _write_physics(world)
     _write_lights(world, rng, shipped=layout != "random")

@@ -279,7 +279,7 @@ def run_directory(root: Path | str, name: str) -> Path:
     except OSError as error:
         raise RecordError(write_problem(root / name, error)) from error
     try:
-        _point_latest(root, directory.name)
+        point_latest(root, directory.name)
     except OSError as error:
         with contextlib.suppress(OSError):
             directory.rmdir()
@@ -298,7 +298,12 @@ def _new_folder(root: Path, name: str) -> Path:
     raise OSError(errno.EEXIST, "too many runs of that name")
 
 
-def _point_latest(root: Path, name: str) -> None:
+def point_latest(root: Path, name: str) -> None:
+    """Makes ``root``/latest point at the run ``name``; somebody's own folder of that name stays.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
     latest = root / "latest"
     temporary = root / f".latest.{os.getpid()}.{threading.get_ident()}"
     if latest.is_dir() and not latest.is_symlink():

@@ -20,7 +20,7 @@ from saccade.loop import Observer, Outcome, PerceptionLoop, Tick
 from saccade.network import Network
 from saccade.simulators.base import Simulator
 from saccade.telemetry.host import host_facts, package_versions
-from saccade.telemetry.recorder import Recorder, run_directory, write_atomic
+from saccade.telemetry.recorder import Recorder, latest_directory, point_latest, run_directory, write_atomic
 from saccade.validation.samples import SampleKeeper
 from saccade.validation.scorer import LabelScorer
 from saccade.validation.summary import finish_run
@@ -60,6 +60,7 @@ def validate(
         SaccadeError: Something that the configuration names cannot be used; nothing of the run is left behind.
     """
     config = loaded.config
+    before = latest_directory(out)
     directory = run_directory(out, config.run.name or loaded.name)
     interrupt = Interrupt()
     document = _document(loaded, directory)
@@ -88,7 +89,7 @@ def validate(
         except SaccadeError:
             recorder.close("error", "the run could not start", 0.0, 0.0)
             shutil.rmtree(directory, ignore_errors=True)
-            _forget_latest(out, directory)
+            _restore_latest(out, before)
             raise
         except BaseException as error:
             outcome.reason, outcome.message = "error", f"{type(error).__name__}: {error}"
@@ -310,10 +311,12 @@ def _report(directory: Path) -> None:
     write_report(directory)
 
 
-def _forget_latest(out: Path, directory: Path) -> None:
-    latest = out / "latest"
-    if latest.is_symlink() and not latest.exists():
-        latest.unlink()
+def _restore_latest(out: Path, before: Path | None) -> None:
+    """Points ``latest`` back at the run before the one that could not start."""
+    if before is not None:
+        point_latest(out, before.name)
+    elif (out / "latest").is_symlink():
+        (out / "latest").unlink()
 
 
 @contextlib.contextmanager

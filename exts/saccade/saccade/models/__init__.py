@@ -1,0 +1,1 @@
+"""Networks, their dataset from the simulator, training; trained .onnx files beside them."""

@@ -1,0 +1,316 @@
+"""The two shipped networks as PyTorch modules: a camera encoder-decoder and a LiDAR range-image network.
+
+The modules take and return what the exported ONNX files do; what only training needs (maps that are supervised, but not
+shipped) comes from ``forward_training``.
+"""
+
+# ruff: noqa: TID253 (training alone imports this module)
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from saccade.frame import BACKGROUND, CLASS_COUNT, SECTOR_COUNT
+
+CAMERA_SHAPE = (3, 224, 224)
+"""Channels, height [px], width [px] of the camera network's input."""
+LIDAR_SHAPE = (2, 32, 1024)
+"""Channels (range, intensity), LiDAR channels, columns of the LiDAR network's input."""
+PROXIMITY_SIZE = 28
+"""Edge of the camera network's grid that feeds the hazard head [cells]; one cell is 8 x 8 pixels."""
+RANGE_MAX = 30.0
+"""Range at which clearance is capped, and by which the range channel is scaled [m]."""
+VERTICAL_FOV = (-45.0, 15.0)
+"""Lowest and highest elevation of the shipped LiDAR [degrees]."""
+
+_FOLD = 4  # columns of the range image that share one cell of the network's grid
+_ABSENT = -30.0  # logit offset of a class that training never saw, so that one stray pixel cannot become a class
+
+
+def _normalised(convolution: nn.Conv2d, *, activation: bool = True) -> nn.Sequential:
+    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(convolution.out_channels, momentum=0.05)]
+    if activation:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise 3x3, then pointwise convolution; a residual where the shapes allow one."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        self.depthwise = _normalised(
+            nn.Conv2d(channels_in, channels_in, 3, stride, dilation, dilation, groups=channels_in, bias=False)
+        )
+        self.residual = stride == 1 and channels_in == channels_out
+        self.pointwise = _normalised(nn.Conv2d(channels_in, channels_out, 1, bias=False), activation=not self.residual)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns features, shape ``(batch, channels_out, height / stride, width / stride)``."""
+        out = self.pointwise(self.depthwise(x))
+        return x + out if self.residual else out
+
+
+class CircularConv(nn.Module):
+    """A 3x3 convolution that wraps around along the columns, as azimuth does, and pads rows with zeros."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, *, stride: int = 1, groups: int = 1, activation: bool = True
+    ):
+        super().__init__()
+        self.stride = stride
+        self.convolution = _normalised(
+            nn.Conv2d(channels_in, channels_out, 3, stride, (1, 0), groups=groups, bias=False), activation=activation
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns features, shape ``(batch, channels_out, rows / stride, columns / stride)``."""
+        # With stride 2 the last window ends on the last column: only the left side wraps.
+        parts = [x[..., -1:], x] if self.stride == 2 else [x[..., -1:], x, x[..., :1]]
+        return self.convolution(torch.cat(parts, dim=-1))
+
+
+class CircularBlock(nn.Module):
+    """A separable block whose depthwise convolution wraps around along the columns."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1):
+        super().__init__()
+        self.depthwise = CircularConv(channels_in, channels_in, stride=stride, groups=channels_in)
+        self.residual = stride == 1 and channels_in == channels_out
+        self.pointwise = _normalised(nn.Conv2d(channels_in, channels_out, 1, bias=False), activation=not self.residual)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns features, shape ``(batch, channels_out, rows / stride, columns / stride)``."""
+        out = self.pointwise(self.depthwise(x))
+        return x + out if self.residual else out
+
+
+class Fuse(nn.Module):
+    """Doubles the coarse features, adds the projected skip connection, and refines the sum."""
+
+    def __init__(self, coarse: int, skip: int, channels_out: int, *, block: type[nn.Module], depth: int = 1):
+        super().__init__()
+        self.reduce = _normalised(nn.Conv2d(coarse, channels_out, 1, bias=False), activation=False)
+        self.skip = _normalised(nn.Conv2d(skip, channels_out, 1, bias=False), activation=False)
+        self.refine = nn.Sequential(*[block(channels_out, channels_out) for _ in range(depth)])
+
+    def forward(self, coarse: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Returns features of the skip connection's size."""
+        # Nearest neighbour: the refining convolution smooths it, and on a CPU it is far cheaper than bilinear.
+        larger = functional.interpolate(self.reduce(coarse), scale_factor=2.0, mode="nearest")
+        return self.refine(functional.relu(larger + self.skip(skip)))
+
+
+class CameraNetwork(nn.Module):
+    """Image to label logits and the probability that the walking corridor is not free.
+
+    A separable encoder down to stride 32 with global context, and a decoder up to stride 2 whose logits are resized
+    bilinearly. The hazard head reads the stride-8 features through a map of "this cell shows something inside the
+    corridor" that training supervises from depth; it therefore knows where things are.
+    """
+
+    input_name = "image"
+    output_names = ("labels", "hazard")
+    input_shape = CAMERA_SHAPE
+
+    def __init__(self, widths: tuple[int, int, int, int, int] = (24, 40, 80, 128, 176)):
+        super().__init__()
+        w2, w4, w8, w16, w32 = widths
+        self.stem = nn.Sequential(_normalised(nn.Conv2d(3, 16, 3, 2, 1, bias=False)), SeparableBlock(16, w2))
+        self.stage4 = nn.Sequential(SeparableBlock(w2, w4, stride=2), SeparableBlock(w4, w4))
+        self.stage8 = nn.Sequential(SeparableBlock(w4, w8, stride=2), *[SeparableBlock(w8, w8) for _ in range(2)])
+        self.stage16 = nn.Sequential(SeparableBlock(w8, w16, stride=2), *[SeparableBlock(w16, w16) for _ in range(3)])
+        self.stage32 = nn.Sequential(SeparableBlock(w16, w32, stride=2), *[SeparableBlock(w32, w32) for _ in range(2)])
+        self.context = nn.Conv2d(w32, w32, 1)
+        self.fuse16 = Fuse(w32, w16, 112, block=SeparableBlock)
+        self.fuse8 = Fuse(112, w8, 80, block=SeparableBlock, depth=2)
+        self.fuse4 = Fuse(80, w4, 40, block=SeparableBlock)
+        self.fuse2 = Fuse(40, w2, 24, block=SeparableBlock)
+        self.labels = nn.Conv2d(24, CLASS_COUNT, 1)
+        self.proximity = nn.Sequential(SeparableBlock(80, 48), nn.Conv2d(48, 2, 1))
+        self.hazard_features = _normalised(nn.Conv2d(82, 16, 3, 2, 1, bias=False))
+        cells = (PROXIMITY_SIZE // 2) ** 2
+        self.hazard = nn.Sequential(
+            nn.Linear(16 * cells + 2, 64), nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Linear(64, 1)
+        )
+        self.register_buffer("class_offset", torch.zeros(1, CLASS_COUNT, 1, 1))
+
+    def forward_training(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns what training supervises.
+
+        ``labels``: logits, ``(batch, 6, 224, 224)``. ``hazard``: logit, ``(batch, 1)``. ``proximity``: logit that a
+        cell shows something inside the corridor, ``(batch, 28, 28)``. ``nearness``: 1 / (1 + depth [m]) of a cell,
+        ``(batch, 28, 28)``.
+        """
+        x2 = self.stem(image)
+        x4 = self.stage4(x2)
+        x8 = self.stage8(x4)
+        x16 = self.stage16(x8)
+        x32 = self.stage32(x16)
+        x32 = x32 + self.context(functional.adaptive_avg_pool2d(x32, 1))
+        y8 = self.fuse8(self.fuse16(x32, x16), x8)
+        y2 = self.fuse2(self.fuse4(y8, x4), x2)
+        logits = self.labels(y2) + self.class_offset
+        logits = functional.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
+        maps = torch.sigmoid(self.proximity(y8))
+        grid = self.hazard_features(torch.cat([y8, maps], dim=1))
+        mask = maps[:, :1]
+        evidence = torch.cat([functional.adaptive_max_pool2d(mask, 1), functional.adaptive_avg_pool2d(mask, 1)], dim=1)
+        hazard = self.hazard(torch.cat([grid.flatten(1), evidence.flatten(1)], dim=1))
+        return {"labels": logits, "hazard": hazard, "proximity": maps[:, 0], "nearness": maps[:, 1]}
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns logits ``(batch, 6, 224, 224)`` and probability ``(batch, 1)`` of images ``(batch, 3, 224, 224)``."""
+        out = self.forward_training(image)
+        return out["labels"], torch.sigmoid(out["hazard"])
+
+
+class LidarNetwork(nn.Module):
+    """Range image to label logits per return and clearance [m] in 16 sectors.
+
+    Four neighbouring columns share a cell (their values become channels), so that the network runs on a 32x256 grid and
+    still decides every return by itself; every convolution wraps around in azimuth. Clearance is the soft minimum,
+    within a sector, of the horizontal distances of the returns that a learned gate takes for something to bump into.
+    """
+
+    input_name = "range_image"
+    output_names = ("labels", "clearance")
+    input_shape = LIDAR_SHAPE
+
+    def __init__(
+        self, widths: tuple[int, int, int, int] = (32, 64, 96, 128), *, vertical_fov: tuple[float, float] = VERTICAL_FOV
+    ):
+        super().__init__()
+        _, rows, columns = LIDAR_SHAPE
+        self.rows, self.columns = rows, columns
+        low, high = (math.radians(angle) for angle in vertical_fov)
+        elevation = torch.linspace(high, low, rows).view(1, 1, rows, 1)
+        self.register_buffer("elevation", elevation.expand(1, 1, rows, columns).clone())
+        self.register_buffer("sine", elevation.sin())
+        self.register_buffer("cosine", elevation.cos())
+        self.register_buffer("class_offset", torch.zeros(1, CLASS_COUNT, 1, 1))
+        no_return = torch.zeros(1, CLASS_COUNT, 1, 1)
+        no_return[:, BACKGROUND] = -2 * _ABSENT
+        self.register_buffer("no_return_offset", no_return)
+        w1, w2, w4, w8 = widths
+        self.stem = nn.Sequential(
+            _normalised(nn.Conv2d(7 * _FOLD, w1, 1, bias=False)), CircularBlock(w1, w1), CircularBlock(w1, w1)
+        )
+        self.stage2 = nn.Sequential(CircularBlock(w1, w2, stride=2), CircularBlock(w2, w2))
+        self.stage4 = nn.Sequential(CircularBlock(w2, w4, stride=2), *[CircularBlock(w4, w4) for _ in range(2)])
+        self.stage8 = nn.Sequential(CircularBlock(w4, w8, stride=2), *[CircularBlock(w8, w8) for _ in range(3)])
+        self.fuse4 = Fuse(w8, w4, w4, block=CircularBlock)
+        self.fuse2 = Fuse(w4, w2, w2, block=CircularBlock)
+        self.fuse1 = Fuse(w2, w1, w1, block=CircularBlock)
+        # Per return: the label logits, the gate's logit and a correction of the distance.
+        self.head = nn.Conv2d(w1 + 7 * _FOLD, (CLASS_COUNT + 2) * _FOLD, 1)
+
+    def planes(self, range_image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns input planes ``(batch, 7, 32, 1024)``, horizontal distances [m] and the mask of no-returns."""
+        scaled, intensity = range_image[:, :1], range_image[:, 1:]
+        ranges = scaled * RANGE_MAX
+        # A range of 0.15 m is 0.005 here; the factor also fits half precision.
+        valid = torch.clamp(scaled * 1e3, 0.0, 1.0)
+        horizontal = ranges * self.cosine
+        height = ranges * self.sine
+        # Nearness keeps the resolution that a linear range lacks close by.
+        nearness = valid / (ranges + 1.0)
+        planes = [
+            scaled,
+            intensity,
+            valid,
+            nearness,
+            horizontal * (1 / RANGE_MAX),
+            height * 0.5,
+            self.elevation * valid,
+        ]
+        return torch.cat(planes, dim=1), horizontal, 1.0 - valid
+
+    def forward_training(self, range_image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns what training supervises.
+
+        ``labels``: logits, ``(batch, 6, 32, 1024)``. ``gate``: logit that a return is something to bump into,
+        ``(batch, 32, 1024)``. ``clearance``: ``(batch, 16)`` [m].
+        """
+        rows, columns = self.rows, self.columns
+        planes, horizontal, no_return = self.planes(range_image)
+        folded = planes.reshape(-1, 7, rows, columns // _FOLD, _FOLD).permute(0, 1, 4, 2, 3)
+        folded = folded.reshape(-1, 7 * _FOLD, rows, columns // _FOLD)
+        x1 = self.stem(folded)
+        x2 = self.stage2(x1)
+        x4 = self.stage4(x2)
+        y1 = self.fuse1(self.fuse2(self.fuse4(self.stage8(x4), x4), x2), x1)
+        out = self.head(torch.cat([y1, folded], dim=1))
+        out = out.reshape(-1, CLASS_COUNT + 2, _FOLD, rows, columns // _FOLD).permute(0, 1, 3, 4, 2)
+        out = out.reshape(-1, CLASS_COUNT + 2, rows, columns)
+        labels = out[:, :CLASS_COUNT] + self.class_offset + no_return * self.no_return_offset
+        gate, correction = out[:, CLASS_COUNT : CLASS_COUNT + 1], out[:, CLASS_COUNT + 1 :]
+        clearance = self.clearance(horizontal + 0.3 * torch.tanh(correction), gate - 60.0 * no_return)
+        return {"labels": labels, "gate": gate[:, 0], "clearance": clearance}
+
+    def clearance(self, distance: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """Returns the soft minimum of ``distance`` [m] where ``gate`` is positive, per sector, ``(batch, 16)`` [m]."""
+        width = self.columns // SECTOR_COUNT
+        probability = torch.sigmoid(4.0 * gate)
+        gated = RANGE_MAX - probability * (RANGE_MAX - distance)
+        # Sector 0 is centred on column 0: half a sector of the last columns comes first.
+        gated = torch.cat([gated[..., -width // 2 :], gated[..., : -width // 2]], dim=-1)
+        gated = (
+            gated.reshape(-1, self.rows, SECTOR_COUNT, width)
+            .permute(0, 2, 1, 3)
+            .reshape(-1, SECTOR_COUNT, self.rows * width)
+        )
+        nearest = gated.amin(dim=2, keepdim=True)
+        # Averaging over the nearest 5 cm or so is steadier under range noise than the single nearest return.
+        weight = torch.exp((nearest - gated) * 20.0)
+        mean = (weight * gated).sum(dim=2) / weight.sum(dim=2)
+        return torch.clamp(mean, 0.0, RANGE_MAX)
+
+    def forward(self, range_image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns logits ``(batch, 6, 32, 1024)`` and clearance ``(batch, 16)`` [m] of range images."""
+        out = self.forward_training(range_image)
+        return out["labels"], out["clearance"]
+
+
+def network_from_kind(kind: str) -> CameraNetwork | LidarNetwork:
+    """Returns a new network with random weights for ``"camera"`` or ``"lidar"``."""
+    return {"camera": CameraNetwork, "lidar": LidarNetwork}[kind]()
+
+
+def exclude_absent_classes(network: nn.Module, present: list[bool]) -> None:
+    """Pushes down the logits of classes that the training data never shows, so that they are never predicted."""
+    offset = torch.tensor([0.0 if there else _ABSENT for there in present]).view(1, -1, 1, 1)
+    network.class_offset.copy_(offset)  # type: ignore[operator, union-attr]
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Returns the number of trained parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_multiply_adds(network: nn.Module) -> int:
+    """Returns the multiply-adds of convolutions and linear layers for one sample of the network's own input shape."""
+    total = 0
+
+    def count(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            total += output.numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
+        elif isinstance(module, nn.Linear):
+            total += output.numel() * module.in_features
+
+    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *network.input_shape))  # type: ignore[attr-defined, misc]
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    return total

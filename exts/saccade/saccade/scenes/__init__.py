@@ -1,0 +1,1 @@
+"""What is authored in and read from USD scenes."""

@@ -1,0 +1,499 @@
+"""The embedded simulator: Newton physics and ray-cast sensors on the CPU or on CUDA, from a USD scene."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.config import RunConfig
+from saccade.errors import ConfigurationError
+from saccade.frame import Command, Contact, Frame, GroundTruth, SimState, Stamps, now_ns
+from saccade.kernels.setup import prepare_warp
+
+if TYPE_CHECKING:
+    import warp as wp
+
+    from saccade.simulators.newton_scene import NewtonScene
+
+GLIDE_CLEARANCE = 0.005
+"""Height of a gliding humanoid's soles above the floor [m]: it must not drag its feet."""
+
+
+class NewtonSimulator:
+    """A humanoid on a kinematic base walks through a scene, sensed by ray-cast cameras and LiDARs.
+
+    The root follows the commanded planar velocity within its acceleration limits at the height at which the standing
+    foot touches the floor; the joints are driven to a walking gait where the scene names its joints, and hold their
+    pose elsewhere. Balance is not simulated: falling over is not what is validated here.
+
+    On the CPU, and in lockstep, a run repeats bit for bit.
+
+    Args:
+        config: The run.
+        device: ``"cpu"``, or ``"cuda"`` with an optional number.
+        progress: Called with what is being done while the scene loads.
+    """
+
+    name = "newton"
+    acts = True
+    capturable = False
+    """CPU launches are not captured; on CUDA :meth:`record_sense` is not written yet."""
+
+    def __init__(
+        self, config: RunConfig, *, device: str = "cpu", progress: Callable[[str], None] | None = None
+    ) -> None:
+        self._config = config
+        self._progress = progress or (lambda text: None)
+        self._phases: dict[str, float] = {}
+        with self._timed("import"):
+            self._cache = prepare_warp()
+            import newton  # noqa: F401  (the first import takes seconds; it belongs to the start-up's account)
+            import warp as wp
+        if device == "cuda" and not wp.is_cuda_available():
+            raise ConfigurationError(
+                "simulator.device is 'cuda', but Warp finds no CUDA device; use --device cpu, or see 'saccade doctor'"
+            )
+        self.device = str(wp.get_device("cuda:0" if device == "cuda" else device))
+        self.route: list[tuple[float, float]] = []
+        """Waypoints that the scene names, in the world [m]."""
+        self._scene: NewtonScene | None = None
+        self._frames: list[Frame] = []
+        self._hazard: bool | None = None
+        self._sensed_motion = (0.0, 0.0, 0.0)
+
+    def open(self, scene: Path | str) -> SimState:
+        """Loads the scene, attaches the configured sensors and returns the first state.
+
+        Raises:
+            SceneError: The file or a prim is missing, or the scene cannot be used; the text says what to do.
+            ConfigurationError: A sensor's configuration cannot be met.
+        """
+        import newton
+        import warp as wp
+
+        from saccade.scenes.gait import Gait
+        from saccade.simulators.newton_base import Base
+        from saccade.simulators.newton_contacts import ContactWatch
+        from saccade.simulators.newton_coordinates import Coordinates
+        from saccade.simulators.newton_drives import DriveLead, stiffen_drives
+        from saccade.simulators.newton_scene import scene_from_file
+        from saccade.simulators.newton_truth import CorridorProbe
+
+        self.close()
+        config = self._config.simulator
+        if self._cache.cold:
+            self._progress("compiling kernels (first start only, up to a minute) ...")
+        with self._timed("scene"):
+            loaded = scene_from_file(Path(scene), self._config, device=self.device, progress=self._progress)
+            self._scene = loaded
+            self.route = loaded.route
+        model, humanoid = loaded.model, loaded.humanoid
+        with self._timed("solver"):
+            self._progress("starting the physics solver")
+            on_cpu = model.device.is_cpu
+            self._solver = newton.solvers.SolverMuJoCo(model, use_mujoco_cpu=on_cpu, kinematic_switchable_roots=False)
+            self._state, self._next = model.state(), model.state()
+            self._sensed = model.state()
+            self._control = model.control()
+            newton.eval_fk(model, model.joint_q, model.joint_qd, self._state)
+            self._coordinates = Coordinates(model, self._state, self._next, self._control)
+        self._base = Base(config.humanoid, humanoid.joints, humanoid.joint_names)
+        gait_config = config.humanoid.gait
+        self._gait = (
+            Gait(
+                humanoid.gait,
+                step_length=gait_config.step_length,
+                swing_height=gait_config.swing_height,
+                arm_swing=gait_config.arm_swing,
+            )
+            if humanoid.gait is not None
+            else None
+        )
+        gait_joints = self._gait.joints if self._gait is not None else []
+        stiffen_drives(model, self._solver, gait_joints)
+        self._lead = DriveLead(model, self._solver, gait_joints)
+        self._substep = config.step / config.substeps
+        self._authored_targets = [float(v) for v in self._coordinates.targets]
+        self._mover_pose = [0.0] * 7
+        self._onsets: list[Contact] = []
+        self._watch = ContactWatch(
+            model,
+            self._solver,
+            own_shapes=loaded.own_shapes,
+            classes=loaded.classes,
+            objects=loaded.objects,
+        )
+        with self._timed("sensors"):
+            self._progress("attaching sensors")
+            classes = wp.array(loaded.classes, dtype=wp.uint8, device=model.device)
+            self._probe = CorridorProbe(model, classes, loaded.floor_height)
+            self._attach_sensors(classes)
+        self._step = 0
+        self.state = SimState()
+        self.place(*humanoid.start)
+        with self._timed("kernels"):
+            # The first cast compiles or loads kernels; it belongs to the start-up, not to the first frame.
+            self._refit()
+            for sensor in self._sensors.values():
+                sensor.sense(self._sensed, 0)
+            self._probe.is_hazard(self._sensed, self._base.x, self._base.y, self._base.yaw)
+            for truth in self._clearances.values():
+                truth.compute()
+            self._solver.step(self._state, self._next, self._control, None, self._substep)
+            self.place(*humanoid.start)
+            wp.synchronize_device(self.device)
+        self._available_ns = now_ns()
+        return self.state
+
+    def step(self, command: Command | None) -> SimState:
+        """Advances by one step of ``simulator.step``; ``None`` keeps the command that holds.
+
+        Returns:
+            The state after the step, valid until the next.
+
+        Raises:
+            ConfigurationError: A commanded value is not finite, or a joint is unknown.
+        """
+        if command is not None:
+            self._base.accept(command)
+        state = self.state
+        state.applied.clear()
+        self._onsets.clear()
+        substeps = self._config.simulator.substeps
+        for number in range(substeps):
+            tick = self._step * substeps + number
+            self._base.apply_due(tick * self._substep, state.applied)
+            self._base.advance(self._substep)
+            end = (tick + 1) * self._substep
+            self._drive(end, self._substep)
+            self._coordinates.push()
+            self._solver.step(
+                self._state,
+                self._next,
+                self._control,
+                self._watch.contacts,
+                self._substep,
+                observables=self._watch.observables,
+            )
+            self._state, self._next = self._next, self._state
+            self._coordinates.swap()
+            self._watch.observe(end, self._onsets)
+        self._step += 1
+        self._watch.collect(self._step * self._config.simulator.step, self._onsets)
+        self._report(self._step * self._config.simulator.step)
+        self._available_ns = now_ns()
+        return state
+
+    def advance_dropping(self, sim_time: float, command: Command | None = None) -> SimState:
+        """Steps until ``sim_time`` [s] without sensing; :meth:`sense` then delivers the newest samples only."""
+        while self.state.sim_time < sim_time - 1e-9:
+            self.step(command)
+            command = None
+        return self.state
+
+    def sense(self) -> Sequence[Frame]:
+        """Returns the newest due sample of each sensor; samples that became due before it count as dropped.
+
+        Frames and their buffers are valid until the next call.
+        """
+        self._frames.clear()
+        for name, clock in self._clocks.items():
+            due = clock.due(self._step, self._last_sequence[name])
+            if due is not None:
+                self._last_sequence[name] = due.sequence
+                frame = self._pool[name]
+                frame.sequence, frame.dropped = due.sequence, due.skipped
+                self._frames.append(frame)
+        if self._frames:
+            self._sample(self._frames)
+        return self._frames
+
+    def sense_now(self) -> Sequence[Frame]:
+        """Returns one frame of every sensor, whether due or not; for data sets made with :meth:`place`."""
+        self._frames.clear()
+        for name, frame in self._pool.items():
+            self._last_sequence[name] += 1
+            frame.sequence, frame.dropped = self._last_sequence[name], 0
+            self._frames.append(frame)
+        self._sample(self._frames)
+        return self._frames
+
+    def ground_truth(self, frame: Frame) -> GroundTruth:
+        """Returns the truth about ``frame``, of the state that was last sensed; valid until the next :meth:`sense`."""
+        truth = self._truths[frame.sensor]
+        if self._hazard is None:
+            x, y, heading = self._sensed_motion
+            self._hazard = self._probe.is_hazard(self._sensed, x, y, heading)
+        truth.hazard = self._hazard
+        clearance = self._clearances.get(frame.sensor)
+        if clearance is not None:
+            truth.clearance = clearance.compute()
+        return truth
+
+    def record_sense(self, stream: Any) -> None:
+        """Not offered: see :attr:`capturable`."""
+        raise NotImplementedError("the embedded simulator does not put sensing into a CUDA graph yet")
+
+    def place(
+        self, x: float, y: float, yaw: float, *, gait_phase: float = 0.0, gait_speed: float = 0.0, time: float = 0.0
+    ) -> SimState:
+        """Puts the humanoid and everything that moves by itself into a pose, without physics.
+
+        Args:
+            x: Base in the world [m].
+            y: Base in the world [m].
+            yaw: Heading [rad].
+            gait_phase: Phase of the walk, 0..1.
+            gait_speed: Speed of the walk whose pose is taken [m/s]; 0 stands.
+            time: Simulation time at which people and vehicles are [s].
+
+        Returns:
+            The state.
+        """
+        import newton
+
+        assert self._scene is not None
+        self._base.place(x, y, yaw)
+        self._watch.forget()
+        if self._gait is not None:
+            self._gait.reset(x, y, yaw, phase=gait_phase, speed=gait_speed)
+        coordinates = self._coordinates
+        coordinates.restore(self._scene.model)
+        self._drive(time, 0.0)
+        if self._gait is not None:
+            for joint, target in zip(self._gait.joints, self._gait.targets, strict=True):
+                coordinates.q[joint.coordinate] = target
+        coordinates.push(everything=True)
+        newton.eval_fk(self._scene.model, self._state.joint_q, self._state.joint_qd, self._state)
+        self.state.applied.clear()
+        self._onsets.clear()
+        self._report(time)
+        if gait_speed:
+            self._base.forward = gait_speed
+        self._available_ns = now_ns()
+        return self.state
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the record should say about the simulator and the scene."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        from saccade.simulators.newton_plan import scene_facts
+
+        def installed(package: str) -> str | None:
+            try:
+                return version(package)
+            except PackageNotFoundError:
+                return None
+
+        packages = ("newton", "warp-lang", "mujoco", "mujoco-warp", "usd-core", "numpy")
+        facts: dict[str, Any] = {
+            "name": self.name,
+            "device": self.device,
+            "versions": {package: installed(package) for package in packages},
+            "solver": "MuJoCo (C)" if self.device == "cpu" else "mujoco_warp",
+            "kernel_cache": {"folder": str(self._cache.folder), "cold": self._cache.cold},
+            "startup_s": {name: round(seconds, 3) for name, seconds in self._phases.items()},
+        }
+        scene = self._scene
+        if scene is None:
+            return facts
+        facts.update(
+            scene_facts(scene),
+            substep_s=self._substep,
+            sensors={
+                name: {
+                    "kind": sensor.kind,
+                    "rate_hz": self._config.sensors[name].rate,
+                    "prim": self._mounts[name].prim,
+                    "intrinsics": sensor.intrinsics.as_dict(),
+                }
+                for name, sensor in self._sensors.items()
+            },
+        )
+        return facts
+
+    def floor_plan(self) -> list[dict[str, Any]]:
+        """Returns footprints in the world [m]: ``class``, ``kind``, ``label`` and ``polygon`` of each shape.
+
+        ``kind`` is ``"floor"``, ``"static"`` or ``"mover"``; movers are where they start.
+        """
+        from saccade.simulators.newton_plan import footprints
+
+        assert self._scene is not None
+        return footprints(self._scene)
+
+    def close(self) -> None:
+        """Frees the scene; safe to call twice."""
+        if self._scene is None:
+            return
+        self._scene.model.__dict__.pop("_saccade_casters", None)
+        self._scene = None
+        self._frames.clear()
+        for name in (
+            "_solver",
+            "_state",
+            "_next",
+            "_sensed",
+            "_control",
+            "_coordinates",
+            "_sensors",
+            "_probe",
+            "_watch",
+        ):
+            self.__dict__.pop(name, None)
+        for name in ("_clearances", "_pool", "_truths"):
+            self.__dict__.pop(name, None)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._phases[phase] = time.perf_counter() - start
+
+    def _attach_sensors(self, classes: wp.array) -> None:
+        """Makes the configured sensors, their pooled frames and what their ground truth needs."""
+        import warp as wp
+
+        from saccade.config import LidarConfig
+        from saccade.scenes.mounts import sensor_mount
+        from saccade.sensors.camera import CameraSensor
+        from saccade.sensors.lidar import LidarSensor
+        from saccade.sensors.rates import SampleClock
+        from saccade.simulators.newton_truth import ClearanceTruth
+
+        assert self._scene is not None
+        scene, seed = self._scene, self._config.run.seed
+        own = wp.array(scene.own_shapes, dtype=wp.uint8, device=scene.model.device)
+        self._sensors: dict[str, Any] = {}
+        self._mounts, self._clocks = {}, {}
+        self._pool: dict[str, Frame] = {}
+        self._truths: dict[str, GroundTruth] = {}
+        self._clearances: dict[str, ClearanceTruth] = {}
+        self._last_sequence = dict.fromkeys(self._config.sensors, -1)
+        for name, config in self._config.sensors.items():
+            mount = sensor_mount(scene.stage, name, config, scene.bodies, root=scene.humanoid.path)
+            offset = wp.transform(mount.offset[:3], mount.offset[3:])
+            sensor: Any
+            if isinstance(config, LidarConfig):
+                sensor = LidarSensor(
+                    name,
+                    config,
+                    scene.model,
+                    body=mount.body,
+                    offset=offset,
+                    class_of_shape=classes,
+                    own_shapes=own,
+                    seed=seed,
+                )
+                self._clearances[name] = ClearanceTruth(sensor, config, scene.floor_height)
+            else:
+                sensor = CameraSensor(
+                    name,
+                    config,
+                    scene.model,
+                    usd_camera=mount.camera,
+                    body=mount.body,
+                    offset=offset,
+                    class_of_shape=classes,
+                    lighting=scene.lighting,
+                    seed=seed,
+                )
+            self._sensors[name], self._mounts[name] = sensor, mount
+            self._clocks[name] = SampleClock(self._config.simulator.step, config.rate)
+            self._pool[name] = Frame(name, config.kind, 0, 0.0, Stamps(), sensor.buffers)
+            self._truths[name] = GroundTruth(labels=sensor.labels)
+
+    def _drive(self, sim_time: float, dt: float) -> None:
+        """Writes where root, movers and joint targets are to be at ``sim_time`` [s]."""
+        assert self._scene is not None
+        humanoid, base, coordinates = self._scene.humanoid, self._base, self._coordinates
+        floor = self._scene.floor_height
+        if self._gait is None:
+            height = humanoid.root_height + GLIDE_CLEARANCE
+        elif dt > 0:
+            height = self._gait.advance(dt, base.x, base.y, base.yaw, base.forward, base.left, base.yaw_rate)
+        else:
+            height = self._gait.height
+        from_z = coordinates.q[humanoid.root_q + 2]
+        self._set_pose(humanoid, base.x, base.y, floor + height, base.yaw)
+        cos, sin = math.cos(base.yaw), math.sin(base.yaw)
+        qd, k = coordinates.qd, humanoid.root_qd
+        qd[k] = cos * base.forward - sin * base.left
+        qd[k + 1] = sin * base.forward + cos * base.left
+        qd[k + 2] = (floor + height - from_z) / dt if dt > 0 else 0.0
+        qd[k + 3] = qd[k + 4] = 0.0
+        qd[k + 5] = base.yaw_rate
+        for mover, start in self._scene.movers:
+            mover.pose_into(sim_time, self._mover_pose)
+            for i in range(7):
+                coordinates.q[start + i] = self._mover_pose[i]
+        if self._gait is not None:
+            self._lead.update(self._gait.rates, dt)
+            for joint, target, lead in zip(self._gait.joints, self._gait.targets, self._lead.lead, strict=True):
+                coordinates.targets[joint.coordinate] = target + lead
+        if base.joint_targets or self._overridden:
+            self._override(coordinates.targets)
+
+    _overridden: frozenset[int] = frozenset()
+
+    def _override(self, targets: Any) -> None:
+        """Puts commanded joint targets over the gait's, and what was authored back where no command holds any more."""
+        commanded = self._base.joint_targets
+        gait = {joint.coordinate for joint in self._gait.joints} if self._gait is not None else frozenset()
+        for coordinate in self._overridden:
+            if coordinate not in commanded and coordinate not in gait:
+                targets[coordinate] = self._authored_targets[coordinate]
+        for coordinate, target in commanded.items():
+            targets[coordinate] = target
+        if self._overridden != commanded.keys():
+            self._overridden = frozenset(commanded)
+
+    def _set_pose(self, humanoid: Any, x: float, y: float, z: float, yaw: float) -> None:
+        from saccade.simulators.newton_scene import root_pose
+
+        q, start = self._coordinates.q, humanoid.root_q
+        pose = root_pose(humanoid, x, y, z, yaw)
+        for i in range(7):
+            q[start + i] = pose[i]
+
+    def _report(self, sim_time: float) -> None:
+        """Writes the pooled state."""
+        assert self._scene is not None
+        state, base = self.state, self._base
+        state.sim_time, state.step = sim_time, self._step
+        z = float(self._coordinates.q[self._scene.humanoid.root_q + 2])
+        state.position, state.yaw = (base.x, base.y, z), base.yaw
+        state.velocity, state.yaw_rate = (base.forward, base.left), base.yaw_rate
+        state.distance = base.distance
+        state.contacts = list(self._onsets) if self._onsets else []
+
+    def _refit(self) -> None:
+        """Copies the bodies' poses to the state that sensors read, and refits the ray caster's tree to it."""
+        import warp as wp
+
+        assert self._scene is not None
+        wp.copy(self._sensed.body_q, self._state.body_q)
+        self._scene.model.bvh_refit_shapes(self._sensed)
+
+    def _sample(self, frames: Sequence[Frame]) -> None:
+        import warp as wp
+
+        self._refit()
+        base = self._base
+        self._hazard = None
+        self._sensed_motion = (base.x, base.y, base.motion_heading())
+        on_cpu = self.device == "cpu"
+        for frame in frames:
+            frame.stamps.clear()
+            frame.stamps.sim_state = self._available_ns
+            frame.sim_time = self.state.sim_time
+            self._sensors[frame.sensor].sense(self._sensed, frame.sequence)
+            if not on_cpu:
+                wp.synchronize_device(self.device)
+            frame.stamps.sensed = now_ns()
