@@ -1,6 +1,8 @@
-"""What all tests share: Warp is set up before any of them runs, so that compiled kernels are kept and reused."""
+"""What all tests share: Warp is set up before any runs, so that compiled kernels are reused; configuration files."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +18,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from saccade.kernels.setup import prepare_warp
 
     prepare_warp()
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes a configuration file into a folder that is also the working folder, and returns its path."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str | bytes, name: str = "run.yaml") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write

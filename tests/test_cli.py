@@ -22,7 +22,7 @@ from saccade.yamlfile import read_text
 CONFIGURATION = "scene: room.usda\nsensors:\n  eye: {kind: camera, prim: head}\n"
 COMMANDS = [
     ["validate"], ["config", "show"], ["config", "list"], ["config", "fields"], ["train"],
-    ["report"], ["doctor"],
+    ["scenes", "make"], ["bench"], ["report"], ["doctor"],
 ]  # fmt: skip
 
 

@@ -40,11 +40,41 @@ def test_stands_on_old_and_on_broken_results():
     assert decide(clearance=FREE, finite=False).reason == "blind"
 
 
-def test_hazard_slows():
-    """A hazard above the threshold creeps, one below does not."""
-    assert decide(clearance=FREE, hazard=0.9).linear_x == pytest.approx(0.25)
-    assert decide(clearance=FREE, hazard=0.9).reason == "slow"
+def test_a_hazard_turns_to_the_freer_side():
+    """A hazard above the threshold creeps and turns away, one below does not."""
+    left_is_narrow = [30.0] * 16
+    left_is_narrow[3] = 2.0
+    command = decide(clearance=left_is_narrow, hazard=0.9)
+    assert command.reason == "avoid"
+    assert 0 < command.linear_x <= 0.12
+    assert command.yaw_rate < 0
     assert decide(clearance=FREE, hazard=0.1).reason == "cruise"
+
+
+def test_the_free_heading_is_kept_for_a_while_and_then_the_route_again():
+    """After a hazard the route does not draw the robot straight back into what it no longer sees."""
+    controller = ReflexController(ControllerConfig(), route=[(0.0, 0.0), (0.0, 9.0), (-9.0, 9.0)])
+    states = [SimState(sim_time=t, position=(0.0, 2.0, 0.0)) for t in (0.0, 0.2, 4.0)]
+    commands = []
+    for state, hazard in zip(states, (0.9, 0.1, 0.1), strict=True):
+        controller.update(Result("n", "s", hazard=hazard, clearance=FREE), state.sim_time)
+        commands.append(controller.decide(state, 0))
+    assert [command.reason for command in commands] == ["avoid", "cruise", "cruise"]
+    assert commands[1].yaw_rate == 0.0
+    assert commands[2].yaw_rate > 0.5
+
+
+def test_the_side_is_kept_while_the_way_is_blocked():
+    """Two openings are not dithered between."""
+    controller = ReflexController(ControllerConfig())
+    sides = []
+    for tick in range(6):
+        clearance = [30.0] * 16
+        clearance[0] = 0.4
+        clearance[2 if tick % 2 else 14] = 3.0
+        controller.update(Result("n", "s", clearance=clearance), 0.1 * tick)
+        sides.append(controller.decide(SimState(sim_time=0.1 * tick), tick).yaw_rate)
+    assert len({rate > 0 for rate in sides}) == 1
 
 
 def test_stops_and_turns_to_the_open_side():

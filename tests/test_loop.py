@@ -5,6 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 import warp as wp
+from tests.onnx_models import camera_network, lidar_network
+from tests.scripted_simulator import ScriptedSimulator
 
 from saccade.config import RunConfig
 from saccade.controller import ReflexController
@@ -13,8 +15,6 @@ from saccade.loop import PerceptionLoop
 from saccade.network import Network
 from saccade.simulators.base import Simulator
 from saccade.validation.scorer import LabelScorer
-from tests.onnx_models import camera_network, lidar_network
-from tests.scripted_simulator import ScriptedSimulator
 
 
 class Sink(list):
@@ -49,7 +49,7 @@ def configuration(*, camera_rate=10.0, lidar_rate=10.0, frames=10, warmup=2, dec
     )
 
 
-def run(folder, config, simulator=None, *, observers=(), stop=lambda: None, **network):
+def run(folder, config, simulator=None, *, sink=None, observers=(), stop=lambda: None, **network):
     camera_network(folder / "camera.onnx", **network)
     lidar_network(folder / "lidar.onnx")
     networks = {
@@ -57,7 +57,7 @@ def run(folder, config, simulator=None, *, observers=(), stop=lambda: None, **ne
         for name, entry in config.networks.items()
     }
     simulator = simulator or ScriptedSimulator(config)
-    sink = Sink()
+    sink = Sink() if sink is None else sink
     loop = PerceptionLoop(
         config,
         simulator=simulator,
@@ -97,7 +97,9 @@ def test_stamps_rise_through_the_stages(tmp_path):
         stamps = [record["stamps"][stage] for stage in STAGES if stage != "published"]
         assert stamps == sorted(stamps)
         assert record["stamps"]["published"] is None
-        assert record["latency_ms"] == pytest.approx((record["stamps"]["decided"] - record["stamps"]["sim_state"]) / 1e6)
+        assert record["latency_ms"] == pytest.approx(
+            (record["stamps"]["decided"] - record["stamps"]["sim_state"]) / 1e6
+        )
         assert record["inference_ms"] == pytest.approx(
             (record["stamps"]["on_host"] - record["stamps"]["handed_over"]) / 1e6
         )
@@ -162,7 +164,11 @@ def test_act_delay_shifts_the_effect(tmp_path, delay, wanted):
     step = 0.02
     for record in records:
         if record["applied_sim_time"] is not None:
-            assert record["sim_time"] + wanted - 1e-9 <= record["applied_sim_time"] <= record["sim_time"] + wanted + 2 * step
+            assert (
+                record["sim_time"] + wanted - 1e-9
+                <= record["applied_sim_time"]
+                <= record["sim_time"] + wanted + 2 * step
+            )
     assert sum(record["applied_sim_time"] is not None for record in records) >= len(records) - 8
 
 
@@ -219,28 +225,8 @@ def test_an_exception_keeps_the_records(tmp_path):
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        run_into(sink, tmp_path, fail)
+        run(tmp_path, configuration(), sink=sink, observers=[fail])
     assert len(sink) == 8
-
-
-def run_into(sink, folder, observer):
-    config = configuration()
-    camera_network(folder / "camera.onnx")
-    lidar_network(folder / "lidar.onnx")
-    networks = {
-        name: Network(name, entry, folder / entry.model, sensors=config.sensors, engine=config.engine)
-        for name, entry in config.networks.items()
-    }
-    simulator = ScriptedSimulator(config)
-    PerceptionLoop(
-        config,
-        simulator=simulator,
-        networks=networks,
-        controller=ReflexController(config.controller),
-        sink=sink,
-        scorer=LabelScorer(),
-        observers=[observer],
-    ).run(simulator.open("none"))
 
 
 def test_the_steady_loop_allocates_no_arrays(tmp_path, monkeypatch):
@@ -287,19 +273,5 @@ def test_a_simulator_that_does_not_act_keeps_no_record_waiting(tmp_path):
     def observe(tick):
         waiting.append(2 * tick.index - len(sink))
 
-    camera_network(tmp_path / "camera.onnx")
-    lidar_network(tmp_path / "lidar.onnx")
-    networks = {
-        name: Network(name, entry, tmp_path / entry.model, sensors=config.sensors, engine=config.engine)
-        for name, entry in config.networks.items()
-    }
-    PerceptionLoop(
-        config,
-        simulator=simulator,
-        networks=networks,
-        controller=ReflexController(config.controller),
-        sink=sink,
-        scorer=LabelScorer(),
-        observers=[observe],
-    ).run(simulator.open("none"))
+    run(tmp_path, config, simulator, sink=sink, observers=[observe])
     assert set(waiting) == {0}

@@ -1,11 +1,11 @@
 """Networks against their configuration: every mismatch is named."""
 
 import pytest
+from tests.onnx_models import camera_network, save_network
 
 from saccade.config import EngineConfig, NetworkConfig, RunConfig
 from saccade.errors import ModelError
 from saccade.network import Network
-from tests.onnx_models import camera_network, save_network
 
 SENSORS = RunConfig.model_validate(
     {

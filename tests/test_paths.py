@@ -115,7 +115,7 @@ def test_long_listings_are_cut(folders):
 
 
 def test_urls_are_left_alone():
-    assert paths.resolve_scene("omniverse://server/a.usd") == "omniverse://server/a.usd"
+    assert paths.is_url("omniverse://server/a.usd")
     assert not paths.is_url("C:/scenes/a.usd")
     with pytest.raises(SceneError, match="only Isaac Sim opens those"):
         paths.resolve("omniverse://server/a.usd", "scene")
@@ -123,7 +123,7 @@ def test_urls_are_left_alone():
 
 def test_empty_path():
     with pytest.raises(ModelError, match="model: the path of the network is empty"):
-        paths.resolve_model("")
+        paths.resolve("", "model", field="model")
 
 
 @settings(max_examples=200, deadline=None)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import warp as wp
+from tests.onnx_models import camera_network, save_network
 
 from saccade.engines.base import Engine
 from saccade.engines.onnxruntime import OnnxRuntimeEngine
 from saccade.errors import ModelError
-from tests.onnx_models import camera_network, save_network
 
 
 def cpu(shape, value=0.0):
@@ -51,7 +51,7 @@ def test_shape_that_the_file_does_not_have_is_refused(tmp_path):
 
 def test_missing_file(tmp_path):
     """A missing file is named."""
-    with pytest.raises(ModelError, match="nothing.onnx"):
+    with pytest.raises(ModelError, match=r"nothing\.onnx"):
         OnnxRuntimeEngine(tmp_path / "nothing.onnx")
 
 

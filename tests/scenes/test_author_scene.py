@@ -16,8 +16,8 @@ from pxr import Usd, UsdGeom, UsdLux, UsdPhysics, UsdShade
 from saccade.frame import CLASSES
 from saccade.scenes.author_plan import Footprint, distance_to_line
 from saccade.scenes.author_poses import free_space
-from saccade.scenes.make import make_scenes
 from saccade.scenes.author_scene import author_bench, author_scene
+from saccade.scenes.make import make_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = ROOT / "scenes"

@@ -118,3 +118,23 @@ def test_clearance_errors_are_capped_at_the_range():
     assert clearance_errors([40.0], [30.0], None) == [10.0]
     with pytest.raises(ValueError):
         clearance_errors([1.0], [1.0, 2.0], None)
+
+
+def test_a_class_that_is_not_in_the_truth_is_not_scored_but_its_false_pixels_cost_the_others():
+    """Ten floor pixels taken for background: no background in the truth, so its IoU is null and floor's falls."""
+    intersection, union, support = [90, 0, 0, 0, 0, 0], [100, 0, 0, 0, 0, 10], [100, 0, 0, 0, 0, 0]
+    iou = pooled_iou([(intersection, union)], support=[support])
+    assert iou["background"] is None
+    assert mean_iou(iou) == pytest.approx(0.9)
+    assert pooled_iou([(intersection, union)])["background"] == 0.0
+    present = [[100, 0, 0, 0, 0, 0], [50, 0, 0, 0, 0, 1]]
+    assert pooled_iou([(intersection, union), (intersection, union)], support=present)["background"] == 0.0
+
+
+def test_support_is_the_number_of_true_pixels():
+    """Support counts the truth, whatever was predicted, and leaves out what is ignored."""
+    truth = wp.array(np.array([[0, 0, 5], [1, 3, 5]], np.uint8), device="cpu")
+    predicted = wp.array(np.zeros((2, 3), np.uint8), device="cpu")
+    counter = ConfusionCounter((2, 3), 6, "cpu", ignore=5)
+    counter.count(predicted, truth)
+    assert counter.support == [2, 1, 0, 1, 0, 0]

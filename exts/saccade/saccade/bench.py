@@ -15,6 +15,7 @@ from saccade.configuration import LoadedConfiguration
 from saccade.controller import ReflexController
 from saccade.errors import SaccadeError
 from saccade.frame import now_ns
+from saccade.kernels.setup import prepare_warp
 from saccade.loop import PerceptionLoop, Tick
 from saccade.network import Network
 from saccade.telemetry.host import host_facts, package_versions
@@ -27,7 +28,11 @@ WARMUP = 15
 
 
 def bench(
-    loaded: LoadedConfiguration, *, frames: int = 150, first_frame: bool = True, say: Callable[[str], None] = lambda _: None
+    loaded: LoadedConfiguration,
+    *,
+    frames: int = 150,
+    first_frame: bool = True,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measures a configuration's loop against its parts.
 
@@ -51,12 +56,20 @@ def bench(
     config.run.frames, config.run.warmup = frames, WARMUP
     config.simulator.pace, config.simulator.act_delay = "lockstep", "none"
     say("loading")
+    prepare_warp()
     networks = {
         name: Network(name, entry, loaded.model_path(name), sensors=config.sensors, engine=config.engine)
         for name, entry in config.networks.items()
     }
     simulator = simulator_for(loaded, say)
-    measured: dict[str, list[float]] = {"frame": [], "sense": [], "preprocess": [], "engine": [], "bare": [], "rest": []}
+    measured: dict[str, list[float]] = {
+        "frame": [],
+        "sense": [],
+        "preprocess": [],
+        "engine": [],
+        "bare": [],
+        "rest": [],
+    }
     finite = True
 
     def observe(tick: Tick) -> None:

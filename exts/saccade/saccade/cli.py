@@ -18,12 +18,12 @@ import typer
 from saccade import __version__
 from saccade.cli_config import app as config_app
 from saccade.cli_options import (
-    Layout,
     ConfigurationArgument,
     Device,
     DeviceOption,
     EngineOption,
     FramesOption,
+    Layout,
     NameOption,
     Network,
     SeedOption,
@@ -112,7 +112,7 @@ def validate(
         device=device.value if device else None,
     )
     loaded.check_files()
-    with _stdout_kept_clean(as_json):
+    with _stdout_kept_clean(True):
         summary = _run(loaded, out, quiet=as_json)
     directory = Path(summary["directory"])
     _show_outcome(summary, directory, as_json=as_json)
@@ -214,7 +214,8 @@ def train(
 @scenes_app.command(
     "make",
     epilog="Examples:\n\n- `saccade scenes make --out scenes` makes the shipped scenes\n\n"
-    "- `saccade scenes make --layout random --seed 7 --out mine`, then `saccade validate --set scene=mine/random_7.usda`",
+    "- `saccade scenes make --layout random --seed 7 --out mine`, then "
+    "`saccade validate --set scene=mine/random_7.usda`",
 )
 @interruptible
 def scenes_make(
@@ -232,7 +233,8 @@ def scenes_make(
 
 
 @app.command(
-    epilog="Examples:\n\n- `saccade bench`\n\n- `saccade bench corridor --frames 300`\n\n- `saccade bench --json | jq .ratios`"
+    epilog="Examples:\n\n- `saccade bench`\n\n- `saccade bench corridor --frames 300`\n\n"
+    "- `saccade bench --json | jq .ratios`"
 )
 @interruptible
 def bench(
@@ -374,7 +376,7 @@ def _stderr() -> Console:
 
 @contextlib.contextmanager
 def _stdout_kept_clean(wanted: bool) -> Iterator[None]:
-    """Sends what libraries print, also from C, to stderr: stdout is for one JSON object and nothing else."""
+    """Sends what libraries print, also from C, to stderr: stdout is for the outcome and nothing else."""
     if not wanted:
         yield
         return

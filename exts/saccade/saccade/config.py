@@ -20,7 +20,7 @@ class GaitConfig(Section):
     """The walking gait that the humanoid's drives follow."""
 
     enabled: bool | None = None
-    """``None`` walks where the scene names the gait's joints and glides elsewhere; ``True`` insists; ``False`` glides."""
+    """``None`` walks where the scene names the gait's joints, else glides; ``True`` insists; ``False`` glides."""
     step_length: float = Field(0.55, gt=0, le=1.5)
     """Length of one step at 1 m/s [m]."""
     swing_height: float = Field(0.08, ge=0, le=0.5)
@@ -341,11 +341,13 @@ class RunConfig(Section):
         for name, network in self.networks.items():
             for tensor, source in network.inputs.items():
                 where = f"networks.{name}.inputs.{tensor}"
-                sensor = self.sensors.get(source.sensor)
-                if sensor is None:
+                feeding = self.sensors.get(source.sensor)
+                if feeding is None:
                     known = ", ".join(self.sensors)
                     raise ValueError(f"{where}.sensor: no sensor {source.sensor!r}; configured are: {known}")
                 wanted = "camera" if source.kind == "image" else "lidar"
-                if sensor.kind != wanted:
-                    raise ValueError(f"{where}: kind {source.kind!r} needs a {wanted}, {source.sensor!r} is a {sensor.kind}")
+                if feeding.kind != wanted:
+                    raise ValueError(
+                        f"{where}: kind {source.kind!r} needs a {wanted}, {source.sensor!r} is a {feeding.kind}"
+                    )
         return self

@@ -13,8 +13,12 @@ WAYPOINT_RADIUS = 0.8
 """A waypoint nearer than this counts as reached [m]."""
 BODY_RADIUS = 0.35
 """Half the width that the humanoid needs [m]."""
-CREEP_SPEED = 0.25
+CREEP_SPEED = 0.12
 """Speed while the camera reports a hazard [m/s]."""
+AVOID_TIME = 1.6
+"""How long the heading that was found free is kept before the route draws it back [s]."""
+AVOID_RATE = 0.7
+"""Turn rate away from a hazard [rad/s]."""
 TURN_GAIN = 1.6
 """Turn rate per heading error [1/s]."""
 
@@ -23,7 +27,9 @@ class ReflexController:
     """Walks along the route, or straight on, and yields to what the networks report.
 
     The heading is the free direction nearest to the route; the speed falls with the perceived clearance in that
-    direction and with the hazard. Without fresh results it stands: a blind robot does not walk.
+    direction. While the camera reports a hazard it creeps and turns to the freer side until the way is free, and
+    keeps that heading for a while: low things close by are out of sight for a LiDAR on the head, and soon for the
+    camera, too. Without fresh results it stands: a blind robot does not walk.
 
     Args:
         config: Speeds and distances.
@@ -44,6 +50,7 @@ class ReflexController:
         self._next: int | None = None
         self._results: dict[str, tuple[float, Result]] = {}
         self._turning = 0.0
+        self._avoid_until = -math.inf
 
     def update(self, result: Result, sim_time: float) -> None:
         """Takes in a result about the state at ``sim_time`` [s]."""
@@ -60,24 +67,28 @@ class ReflexController:
             command.reason = "blind"
             return command
         wanted = self._wanted_heading(state)
+        if not hazard and state.sim_time < self._avoid_until:
+            wanted = 0.0
         direction = self._free_direction(wanted, clearance)
         ahead = self._ahead(clearance, 0.0)
-        if ahead < self._config.stop_clearance or direction is None:
+        blocked = ahead < self._config.stop_clearance or direction is None
+        if blocked or hazard:
             # Keep turning the same way until there is room, or two openings would be dithered between.
             if not self._turning:
-                self._turning = math.copysign(1.0, direction if direction else self._open_side(clearance))
-            command.yaw_rate = 0.8 * self._turning
-            command.reason = "stop"
+                self._turning = self._freer_side(clearance, direction)
+            command.yaw_rate = AVOID_RATE * self._turning
+            command.linear_x = 0.0 if blocked else min(CREEP_SPEED, self._config.cruise_speed)
+            command.reason = "stop" if blocked else "avoid"
+            self._avoid_until = state.sim_time + AVOID_TIME
             return command
         self._turning = 0.0
+        assert direction is not None
         command.yaw_rate = max(-1.0, min(1.0, TURN_GAIN * direction))
         slow = self._config.slow_clearance - self._config.stop_clearance
         room = 1.0 if slow <= 0 else max(0.0, min(1.0, (ahead - self._config.stop_clearance) / slow))
         turn = max(0.2, math.cos(min(abs(direction), math.pi / 2)))
-        command.linear_x = self._config.cruise_speed * max(0.15, room) * turn
-        if hazard:
-            command.linear_x = min(command.linear_x, CREEP_SPEED)
-        if hazard or room < 1.0:
+        command.linear_x = self._config.cruise_speed * max(0.3, room) * turn
+        if room < 1.0:
             command.reason = "slow"
         else:
             command.reason = "steer" if abs(direction - wanted) > SECTOR / 2 else "cruise"
@@ -144,7 +155,10 @@ class ReflexController:
         return free
 
     @staticmethod
-    def _open_side(clearance: list[float] | None) -> float:
+    def _freer_side(clearance: list[float] | None, direction: float | None) -> float:
+        """Returns +1 to turn left, -1 to turn right: to where a free direction lies, else to the opener side."""
+        if direction is not None and abs(direction) > SECTOR / 4:
+            return math.copysign(1.0, direction)
         if clearance is None:
             return 1.0
         left = sum(min(value, 5.0) for value in clearance[1:6])

@@ -73,8 +73,8 @@ USES: dict[str, tuple[Package, ...]] = {
         Package("rich>=13", "rich"),
         Package("psutil>=5.9", "psutil"),
         Package("jinja2>=3.1", "jinja2"),
-        Package("matplotlib>=3.8", "matplotlib"),
         Package("onnxruntime>=1.18", "onnxruntime"),
+        Package("pillow>=10", "PIL"),
     ),
     SIMULATOR: (
         Package("newton[sim]==1.8.*", "newton"),
@@ -88,7 +88,12 @@ USES: dict[str, tuple[Package, ...]] = {
         Package("nvidia-ml-py>=12", "pynvml"),
     ),
     ROS: (Package("cyclonedds>=0.10.5", "cyclonedds"), Package("rosbags>=0.10", "rosbags")),
-    TRAINING: (Package("torch>=2.3", "torch"), Package("onnx>=1.16", "onnx")),
+    TRAINING: (
+        Package("torch>=2.3", "torch"),
+        Package("onnx>=1.16", "onnx"),
+        Package("matplotlib>=3.8", "matplotlib"),
+        Package("pillow>=10", "PIL"),
+    ),
 }
 """The same requirements as in pyproject.toml; a test holds them equal."""
 

@@ -140,7 +140,7 @@ class Command:
     source: str = "none"
     """Who decided: ``"reflex"``, ``"ros2"``, ``"script"``."""
     reason: str = ""
-    """Why, in a word or two: ``"cruise"``, ``"slow"``, ``"stop"``, ``"steer"``."""
+    """Why, in a word: ``"cruise"``, ``"slow"``, ``"steer"``, ``"avoid"``, ``"stop"``, ``"blind"``, ``"stand"``."""
 
 
 @dataclass(slots=True)

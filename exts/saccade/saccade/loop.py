@@ -236,6 +236,7 @@ class PerceptionLoop:
             "finite": result.finite,
             "intersection": None,
             "union": None,
+            "support": None,
             "valid": None,
             "agree": None,
         }

@@ -46,7 +46,8 @@ class Network:
         self.name = name
         self.config = config
         self.sensors = tuple(dict.fromkeys(source.sensor for source in config.inputs.values()))
-        shapes, defaults = {}, {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        defaults: dict[str, tuple[int, ...]] = {}
         for tensor, source in config.inputs.items():
             fixed = not isinstance(source, ImageInput) or source.size is not None
             (shapes if fixed else defaults)[tensor] = _shape(source, sensors[source.sensor])
@@ -148,11 +149,13 @@ class Network:
         described = ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in have.values())
         if unknown:
             raise ModelError(
-                f"networks.{self.name}.inputs: {self._path} has no input {', '.join(unknown)}; its inputs are: {described}"
+                f"networks.{self.name}.inputs: {self._path} has no input {', '.join(unknown)}; "
+                f"its inputs are: {described}"
             )
         if missing:
             raise ModelError(
-                f"networks.{self.name}.inputs: {self._path} also needs {', '.join(missing)}; its inputs are: {described}"
+                f"networks.{self.name}.inputs: {self._path} also needs {', '.join(missing)}; "
+                f"its inputs are: {described}"
             )
         for spec in have.values():
             channels = 3 if isinstance(self.config.inputs[spec.name], ImageInput) else 2
@@ -201,11 +204,10 @@ class Network:
     def _record_hazard(self, tensor: str, array: wp.array) -> wp.Launch:
         if array.size != 1:
             raise ModelError(
-                f"networks.{self.name}.decoder.hazard: output {tensor!r} has shape {list(array.shape)}, expected one value"
+                f"networks.{self.name}.decoder.hazard: output {tensor!r} has shape {list(array.shape)}, "
+                f"expected one value"
             )
-        return decode.record_hazard(
-            array, self.summary, sigmoid=self.config.decoder.hazard_activation == "sigmoid"
-        )
+        return decode.record_hazard(array, self.summary, sigmoid=self.config.decoder.hazard_activation == "sigmoid")
 
     def _record_clearance(self, tensor: str, array: wp.array) -> wp.Launch:
         if array.size != SECTOR_COUNT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,11 @@ class OnnxRuntimeEngine:
         self.path = Path(path)
         self._digest, self._session = _session_from_onnx(self.path, threads)
         self._threads = threads
-        self.inputs = [
+        self.inputs: Sequence[TensorSpec] = [
             _input_spec(self.path, node, (shapes or {}).get(node.name), (defaults or {}).get(node.name))
             for node in self._session.get_inputs()
         ]
-        self.outputs = self._output_specs()
+        self.outputs: Sequence[TensorSpec] = self._output_specs()
         self._binding = self._session.io_binding()
         self._bound: dict[str, wp.array] = {}
 
@@ -75,7 +75,9 @@ class OnnxRuntimeEngine:
                 f"bound was a {'' if array.is_contiguous else 'non-contiguous '}{dtype} {tuple(array.shape)}"
             )
         if array.device.is_cuda:
-            raise ModelError(f"{self.path}: ONNX Runtime runs on the CPU here, tensor {name!r} was bound on {array.device}")
+            raise ModelError(
+                f"{self.path}: ONNX Runtime runs on the CPU here, tensor {name!r} was bound on {array.device}"
+            )
         is_input = any(spec.name == name for spec in self.inputs)
         bind = self._binding.bind_input if is_input else self._binding.bind_output
         bind(name, "cpu", 0, np.dtype(spec.dtype), spec.shape, array.ptr)
@@ -154,9 +156,7 @@ def _session_from_onnx(path: Path, threads: int) -> tuple[str, onnxruntime.Infer
     return hashlib.sha256(data).hexdigest(), session
 
 
-def _input_spec(
-    path: Path, node: Any, given: tuple[int, ...] | None, default: tuple[int, ...] | None
-) -> TensorSpec:
+def _input_spec(path: Path, node: Any, given: tuple[int, ...] | None, default: tuple[int, ...] | None) -> TensorSpec:
     if given is not None and len(given) != len(node.shape):
         raise ModelError(f"{path}: input {node.name!r} has shape {node.shape}, configured is {list(given)}")
     if default is None or len(default) != len(node.shape):

@@ -24,7 +24,7 @@ def _labels(
     best = logits[0, 0, y, x]
     # NaN compares false with everything, so a plain maximum would hide it: x - x is 0 for finite x only.
     broken = best - best
-    index = int(0)
+    index = wp.int32(0)  # a plain 0 is a constant to Warp, which the loop may not change
     for c in range(1, logits.shape[1]):
         value = logits[0, c, y, x]
         broken += value - value
@@ -83,7 +83,12 @@ def record_labels(logits: wp.array, class_of_logit: wp.array, labels: wp.array, 
 def record_hazard(values: wp.array, summary: wp.array, *, sigmoid: bool) -> wp.Launch:
     """Returns a recorded launch that puts a hazard probability (or the sigmoid of a logit) into ``summary``."""
     return wp.launch(
-        _hazard, dim=1, inputs=[values.flatten(), int(sigmoid)], outputs=[summary], device=values.device, record_cmd=True
+        _hazard,
+        dim=1,
+        inputs=[values.flatten(), int(sigmoid)],
+        outputs=[summary],
+        device=values.device,
+        record_cmd=True,
     )
 
 

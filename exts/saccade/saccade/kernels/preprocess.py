@@ -135,9 +135,7 @@ def image_transform(
     return transform
 
 
-def record_image(
-    image: wp.array, transform: ImageTransform, output: wp.array, *, batch: int = 0
-) -> wp.Launch:
+def record_image(image: wp.array, transform: ImageTransform, output: wp.array, *, batch: int = 0) -> wp.Launch:
     """Returns a recorded launch that turns a camera image into one image of a network's input batch.
 
     Args:

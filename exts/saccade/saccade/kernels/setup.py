@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-ENVIRONMENT_VARIABLE = "SACCADE_CACHE"
-"""Folder that overrides the per-user cache."""
+from saccade import paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +59,7 @@ def cache_folder(*parts: str) -> Path:
     Args:
         parts: Path below the cache folder.
     """
-    override = os.environ.get(ENVIRONMENT_VARIABLE)
-    if override:
-        base = Path(override).expanduser()
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
-    folder = base.joinpath(*parts)
+    folder = paths.cache_folder().joinpath(*parts)
     if _is_writable(folder):
         return folder
     # Compiled kernels are code: a folder under a predictable name in a shared place could hold somebody else's.

@@ -55,10 +55,10 @@ def _row(x: float, y: float, count: int, style: int, yaw: float = 0.0) -> list[T
 def warehouse_plan(seed: int) -> Plan:
     """Returns the shipped warehouse, 22 x 14 m; ``seed`` only moves its clutter."""
     rng = random.Random(f"warehouse {seed}")
-    plan = Plan(rooms=[(-11.0, -7.0, 11.0, 7.0)], wall_height=4.6)
+    plan = Plan(rooms=[(-11.0, -7.0, 11.0, 7.0)], wall_height=6.2, rack_fill=0.6)
     plan.walls = walls_around(plan.rooms)
     plan.things += _row(-5.4, 0.56, 4, 10) + _row(-5.4, -0.56, 4, 20, 0.0)
-    plan.things += _row(-8.3, 6.4, 5, 30) + _row(-5.2, -6.4, 5, 40)
+    plan.things += _row(-6.9, 6.4, 4, 30) + _row(-3.8, -6.4, 3, 40)
     for x in (-5.75, 5.75):
         plan.things.append(footprint_of("column", x, 0.0, 0.0, (0.4, 0.4, plan.wall_height)))
     plan.route = rounded_route([(6.9, -2.5), (6.9, 2.5), (-7.1, 2.5), (-7.1, -2.5)], 1.3)

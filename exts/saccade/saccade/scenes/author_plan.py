@@ -97,6 +97,8 @@ class Plan:
     doors: list[tuple[str, float, float, float, float, float]] = field(default_factory=list)
     """Kind, x, y, yaw [rad], width, height [m]; they lie on walls."""
     bays_deep: float = 1.1
+    rack_fill: float = 0.93
+    """How likely the next place of a shelf is taken by a carton; a shelf ends at the first free one."""
     obstructions: list[Point] = field(default_factory=list)
     """Places of the things that stand in the robot's way on purpose; they are also in :attr:`things`."""
 

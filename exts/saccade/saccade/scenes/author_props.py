@@ -76,6 +76,8 @@ class Props:
     """x, y [m], yaw [rad]."""
     materials: dict[str, str] = field(default_factory=dict)
     count: int = 0
+    rack_fill: float = 0.93
+    """See :class:`saccade.scenes.author_plan.Plan`."""
 
     def look(self, name: str, kind: str, color: Color, *, second: Color | None = None, size: int = 256) -> str:
         """Returns the path of a textured material, made on first use."""
@@ -215,7 +217,7 @@ def _rack(props: Props, group: Sdf.PrimSpec, name: str, thing: Thing) -> None:
     rng = random.Random(thing.style)
     for z in DECK_HEIGHTS:
         u = -1.25
-        while u < 0.95 and rng.random() < 0.93:
+        while u < 0.95 and rng.random() < props.rack_fill:
             kind = rng.randrange(len(CARTON_SIZES))
             wide, _, tall = CARTON_SIZES[kind]
             if u + wide > 1.27:

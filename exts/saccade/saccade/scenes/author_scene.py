@@ -46,7 +46,6 @@ WAREHOUSE = Palette(
     barrel=(0.10, 0.27, 0.55),
     pallet=(0.72, 0.57, 0.38),
     door=(0.62, 0.66, 0.70),
-    line=(0.93, 0.76, 0.12),
     grain=1,
 )
 CORRIDOR = Palette(
@@ -100,7 +99,7 @@ def author_scene(
     _write_lights(world, rng, shipped=layout != "random")
     looks = define(world, "Looks", "Scope")
     shared = define(world, "Shared", "Scope", abstract=True)
-    props = Props(world, looks, shared, path.parent, palette, rng)
+    props = Props(world, looks, shared, path.parent, palette, rng, rack_fill=plan.rack_fill)
     write_floor(props, plan)
     write_walls(props, plan)
     write_markings(props, plan)

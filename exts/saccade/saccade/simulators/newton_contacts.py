@@ -63,10 +63,8 @@ class ContactWatch:
             self._touched_by = HostArray(np.full(len(self._names), -1, dtype=np.int32), wp.int32, device)
             self._kind = wp.array(kind, dtype=wp.int32, device=device)
             kinds = type(solver).ObservableKind
-            self.observables = solver.observables({kinds.CONTACT_F})
-            self.contacts = self.observables.contacts or newton.Contacts(
-                solver.get_max_contact_count(), 0, device=device
-            )
+            self.contacts = newton.Contacts(solver.get_max_contact_count(), 0, device=device)
+            self.observables = solver.observables({kinds.CONTACT_F}, contacts=self.contacts)
 
     def observe(self, sim_time: float, onsets: list[Contact]) -> None:
         """Appends the contacts that began since the last call to ``onsets``; called after every physics step."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CORRIDOR_LENGTH = 1.5
 CORRIDOR_WIDTH = 0.8
-"""The corridor starts at the base and runs along the motion [m]."""
+"""The corridor reaches this far from the base along the motion, and is this wide [m]."""
 
 CORRIDOR_TOP = 2.0
 """Height above the floor from which it is probed [m]."""
@@ -30,7 +30,10 @@ PITCH = 0.05
 """Largest distance between probing rays [m]."""
 
 AHEAD_FROM = 0.3
-"""Distance from the base at which the rays along the corridor start, in front of the humanoid's own body [m]."""
+"""Distance from the base at which the corridor starts, in front of the humanoid's own body and feet [m].
+
+What is nearer stands beside the humanoid or is being touched: no longer something to see and stop for.
+"""
 
 MIN_HEIGHT = 0.03
 """What is lower above the floor than this is no hazard [m]."""
@@ -95,7 +98,7 @@ def corridor_rays() -> np.ndarray:
     rays = np.zeros((2 * rows, columns, 1, 2, 3), dtype=np.float32)
     across = np.linspace(-CORRIDOR_WIDTH / 2, CORRIDOR_WIDTH / 2, rows)[:, None]
     down, along = rays[:rows, :, 0], rays[rows:, :, 0]
-    down[:, :, 0, 0] = np.linspace(0.0, CORRIDOR_LENGTH, columns)[None, :]
+    down[:, :, 0, 0] = np.linspace(AHEAD_FROM, CORRIDOR_LENGTH, columns)[None, :]
     down[:, :, 0, 1] = across
     down[:, :, 1, 2] = -1.0
     along[:, :, 0, 0] = AHEAD_FROM

@@ -80,6 +80,7 @@ class ResultFields(TypedDict):
     finite: bool
     intersection: ClassCounts | None
     union: ClassCounts | None
+    support: NotRequired[ClassCounts | None]
     valid: Count | None
     agree: Count | None
 

@@ -75,6 +75,8 @@ class ConfusionCounter:
         self._view = self._host.numpy().reshape(side, side)
         self._launch: Any = None
         self._known: tuple[Any, Any] = (None, None)
+        self.support: list[int] = [0] * class_count
+        """True pixels or returns per class in the last :meth:`count`."""
 
     def count(self, predicted: wp.array, truth: wp.array) -> tuple[list[int], list[int], int, int]:
         """Counts one frame; on CUDA it waits for the current stream.
@@ -95,7 +97,9 @@ class ConfusionCounter:
             wp.synchronize_stream(self.device.stream)
         else:
             self._launch.launch()
-        return _totals(self._view.tolist(), self._classes)
+        confusion = self._view.tolist()
+        self.support = [sum(row) for row in confusion[: self._classes]]
+        return _totals(confusion, self._classes)
 
     def _record(self, predicted: wp.array, truth: wp.array) -> None:
         for name, labels in (("predicted", predicted), ("truth", truth)):
@@ -127,15 +131,30 @@ def _totals(confusion: list[list[int]], classes: int) -> tuple[list[int], list[i
 
 
 def pooled_iou(
-    counts: Iterable[tuple[Sequence[int], Sequence[int]]], classes: Sequence[str] = CLASSES
+    counts: Iterable[tuple[Sequence[int], Sequence[int]]],
+    classes: Sequence[str] = CLASSES,
+    *,
+    support: Iterable[Sequence[int] | None] = (),
 ) -> dict[str, float | None]:
-    """Returns IoU by class from intersections and unions summed over frames; ``None`` for a class that never occurs."""
+    """Returns IoU by class from intersections and unions summed over frames.
+
+    Args:
+        counts: Intersection and union per class, by frame.
+        classes: Their names.
+        support: True pixels or returns per class, by frame. A class of which there is none in any frame is not
+            present: its IoU is ``None``, and pixels that were wrongly taken for it count against the classes that
+            they belong to. ``None`` for a frame = not known, every class of its unions counts as present.
+    """
     intersections, unions = [0] * len(classes), [0] * len(classes)
+    present = list(support)
+    absent = {c for c in range(len(classes)) if present and all(s is not None and not s[c] for s in present)}
     for intersection, union in counts:
         for c in range(len(classes)):
             intersections[c] += intersection[c]
             unions[c] += union[c]
-    return {name: intersections[c] / unions[c] if unions[c] else None for c, name in enumerate(classes)}
+    return {
+        name: intersections[c] / unions[c] if unions[c] and c not in absent else None for c, name in enumerate(classes)
+    }
 
 
 def mean_iou(iou: dict[str, float | None]) -> float | None:

@@ -15,15 +15,23 @@ from typing import TYPE_CHECKING, Any
 from saccade.config import RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import ReflexController
-from saccade.errors import ConfigurationError, DependencyError, EngineError, SaccadeError
+from saccade.errors import ConfigurationError, DependencyError, EngineError, RecordError, SaccadeError
 from saccade.loop import Observer, Outcome, PerceptionLoop, Tick
 from saccade.network import Network
 from saccade.simulators.base import Simulator
 from saccade.telemetry.host import host_facts, package_versions
-from saccade.telemetry.recorder import Recorder, latest_directory, point_latest, run_directory, write_atomic
+from saccade.telemetry.recorder import (
+    Recorder,
+    latest_directory,
+    point_latest,
+    read_frames,
+    run_directory,
+    write_atomic,
+)
 from saccade.validation.samples import SampleKeeper
 from saccade.validation.scorer import LabelScorer
-from saccade.validation.summary import finish_run
+from saccade.validation.summary import finish_run, summarise
+from saccade.validation.verdict import EXIT_STATUS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,12 +74,14 @@ def validate(
     document = _document(loaded, directory)
     progress = _Progress(console, config)
     with _signals(interrupt), progress:
-        write_atomic(directory / "run.json", _json({**document, "state": "running"}))
-        recorder = Recorder(directory, _header(config, directory.name), flush_ms=config.record.flush_ms)
+        recorder: Recorder | None = None
         session = _Session()
         outcome = Outcome(reason="interrupted", message="stopped before the first frame")
         keeper: SampleKeeper | None = None
+        summary: dict[str, Any] | None = None
         try:
+            write_atomic(directory / "run.json", _json({**document, "state": "running"}))
+            recorder = Recorder(directory, _header(config, directory.name), flush_ms=config.record.flush_ms)
             session.open(loaded, progress.say)
             document.update(session.facts())
             write_atomic(directory / "run.json", _json({**document, "state": "running"}))
@@ -83,11 +93,13 @@ def validate(
             )
             outcome = _run(config, session, recorder, directory, [keeper, progress], interrupt)
         except KeyboardInterrupt:
-            outcome.reason = "interrupted"
+            if interrupt.requested:
+                outcome.message = "stopped by the user at once"
         except EngineError as error:
             outcome.reason, outcome.message = "error", str(error)
         except SaccadeError:
-            recorder.close("error", "the run could not start", 0.0, 0.0)
+            if recorder is not None:
+                recorder.close("error", "the run could not start", 0.0, 0.0)
             shutil.rmtree(directory, ignore_errors=True)
             _restore_latest(out, before)
             raise
@@ -96,20 +108,47 @@ def validate(
             raise
         finally:
             interrupt.running = False
-            if directory.exists():
-                progress.say("judging the record")
+            if recorder is not None:
                 recorder.close(outcome.reason, outcome.message, outcome.wall_s, outcome.simulated_s)
+            if directory.exists() and recorder is not None:
+                progress.say("judging the record")
                 document["finished"] = _now()
                 # After the run: the floor plan with what moved, engines' final counters.
                 document.update(session.facts())
                 document["recorder"] = recorder.facts()
-                summary = finish_run(directory, config.budgets, document)
+                summary = _judged(directory, config, document)
             session.close()
+        if recorder is None:  # stopped before there was anything to judge
+            shutil.rmtree(directory, ignore_errors=True)
+            _restore_latest(out, before)
+            raise KeyboardInterrupt
+        if summary is None:
+            raise RecordError(f"{directory}: the folder was removed during the run, and its record with it")
+        progress.say("writing the report")
+        summary = _with_report(directory, keeper, summary)
+    return {**summary, "directory": str(directory)}
+
+
+def _judged(directory: Path, config: RunConfig, document: dict[str, Any]) -> dict[str, Any]:
+    """Judges the record; where the verdict cannot be written, it is returned all the same, and is INVALID."""
+    try:
+        return finish_run(directory, config.budgets, document)
+    except RecordError as error:
+        found = summarise(read_frames(directory), config.budgets)
+        reasons = [str(error), *(reason for reason in found["reasons"] if found["verdict"] != "pass")]
+        return {**document, **found, "verdict": "invalid", "exit_status": EXIT_STATUS["invalid"], "reasons": reasons}
+
+
+def _with_report(directory: Path, keeper: SampleKeeper | None, summary: dict[str, Any]) -> dict[str, Any]:
+    """Writes samples and report; a full disk does not take the verdict away, which is written already."""
+    try:
         if keeper is not None:
             keeper.write(directory)
-        progress.say("writing the report")
         _report(directory)
-    return {**summary, "directory": str(directory)}
+    except (RecordError, OSError) as error:
+        remedy = f"make room and run: saccade report {directory}"
+        return {**summary, "reasons": [*summary["reasons"], f"there is no report: {error}; {remedy}"]}
+    return summary
 
 
 class _Session:
@@ -121,6 +160,10 @@ class _Session:
         self.state: Any = None
 
     def open(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> None:
+        from saccade.kernels.setup import prepare_warp
+
+        # Before the first array: it says where compiled kernels are kept.
+        prepare_warp()
         config = loaded.config
         for name, network in config.networks.items():
             say(f"loading network {name}")
@@ -132,7 +175,8 @@ class _Session:
 
     def facts(self) -> dict[str, Any]:
         engines = {name: network.facts() for name, network in self.networks.items()}
-        simulator = self.simulator.facts() if self.simulator is not None else {}
+        # A simulator that was stopped while it opened has nothing to say yet.
+        simulator = self.simulator.facts() if self.simulator is not None and self.state is not None else {}
         hashes = {f"model {name}": facts["sha256"] for name, facts in engines.items() if "sha256" in facts}
         if "scene_sha256" in simulator:
             hashes["scene"] = simulator["scene_sha256"]

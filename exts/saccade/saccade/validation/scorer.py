@@ -53,7 +53,7 @@ class LabelScorer:
         self._plans: dict[str, _Plan] = {}
 
     def score(self, network: Network, frame: Frame, truth: GroundTruth) -> dict[str, Any]:
-        """Returns ``intersection`` and ``union`` per class, ``valid`` and ``agree``, all as counts."""
+        """Returns ``intersection``, ``union`` and ``support`` per class, ``valid`` and ``agree``, all as counts."""
         if network.labels is None or truth.labels is None:
             return {}
         plan = self._plans.get(network.name)
@@ -62,7 +62,13 @@ class LabelScorer:
         if plan.prepare is not None:
             plan.prepare()
         intersection, union, valid, agree = plan.counter.count(network.labels, plan.truth)
-        return {"intersection": intersection, "union": union, "valid": valid, "agree": agree}
+        return {
+            "intersection": intersection,
+            "union": union,
+            "support": plan.counter.support,
+            "valid": valid,
+            "agree": agree,
+        }
 
 
 def _plan(network: Network, frame: Frame, labels: wp.array) -> _Plan:
@@ -99,4 +105,9 @@ def _plan(network: Network, frame: Frame, labels: wp.array) -> _Plan:
         truth = grid
     if not steps:
         return _Plan(labels.ptr, counter, truth, None)
-    return _Plan(labels.ptr, counter, truth, lambda: [step() for step in steps] and None)
+
+    def prepare() -> None:
+        for step in steps:
+            step()
+
+    return _Plan(labels.ptr, counter, truth, prepare)

@@ -204,15 +204,18 @@ def _pace(decisions: Sequence[Frames]) -> dict[str, Any]:
 def _accuracy(header: Mapping[str, Any], judged: Frames) -> dict[str, Any]:
     networks = {}
     counts: dict[str, list[tuple[list[int], list[int]]]] = {"camera": [], "lidar": []}
+    supports: dict[str, list[list[int] | None]] = {"camera": [], "lidar": []}
     for name, facts in header["networks"].items():
         kind = header["sensors"].get(facts["sensor"], {}).get("kind")
         results = [frame["results"][name] for frame in judged if name in frame["results"]]
         scored = [r for r in results if r["intersection"] is not None and r["union"] is not None]
         pairs = [(r["intersection"], r["union"]) for r in scored]
+        support = [r.get("support") for r in scored]
         if kind in counts:
             counts[kind] += pairs
+            supports[kind] += support
         valid = sum(r["valid"] or 0 for r in scored)
-        iou = pooled_iou(pairs)
+        iou = pooled_iou(pairs, support=support)
         networks[name] = {
             "sensor_kind": kind,
             "classes": list(CLASSES),
@@ -223,8 +226,8 @@ def _accuracy(header: Mapping[str, Any], judged: Frames) -> dict[str, Any]:
     hazard, area = _hazard(header, judged)
     clearance = describe(_clearance_errors(header, judged))
     return {
-        "camera_miou": mean_iou(pooled_iou(counts["camera"])),
-        "lidar_miou": mean_iou(pooled_iou(counts["lidar"])),
+        "camera_miou": mean_iou(pooled_iou(counts["camera"], support=supports["camera"])),
+        "lidar_miou": mean_iou(pooled_iou(counts["lidar"], support=supports["lidar"])),
         "hazard_auroc": area,
         "clearance_error_m": clearance["p50"]["value"],
         "hazard": hazard,
