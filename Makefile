@@ -16,11 +16,12 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.10 python3.13 python
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup validate test test-all lint format lock clean
+.PHONY: help setup validate test test-all bench lint format lock clean
 
 help:
 	@echo "make validate   simulate, sense, infer, act, judge: the warehouse, with its verdict and report"
 	@echo "make test       the tests (those for browsers where there is Chromium; slow ones: make test-all)"
+	@echo "make bench      what the loop costs beside the bare engines, as ratios"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     ruff's formatter and its safe fixes"
 	@echo "make setup      only the set-up in $(VENV)"
@@ -52,6 +53,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not gpu $(if $(CHROMIUM),,and not browser)" $(ARGS)
+
+bench: $(STAMP)
+	@$(BIN)/saccade bench $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -6,6 +6,9 @@ import hashlib
 import json
 import math
 import resource
+import shutil
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -244,6 +247,21 @@ def test_a_record_that_cannot_grow_ends_the_run_as_invalid(room, tmp_path):
     assert run_document(directory)["verdict"] == "invalid"
 
 
+def test_a_folder_that_is_removed_during_the_run_is_named(room, tmp_path):
+    record = tmp_path / "run" / "frames.jsonl"
+
+    def remove() -> None:
+        while not record.is_file() or record.read_bytes().count(b"\n") < 5:
+            time.sleep(0.005)
+        shutil.rmtree(record.parent)
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    with pytest.raises(RecordError, match=r"the folder was removed during the run"):
+        run_here(room, tmp_path, "run.max_time=1", frames=100_000)
+    thread.join()
+
+
 # ------------------------------------------------------------------------------------ repetition, replay, delay
 
 
@@ -253,16 +271,13 @@ def test_a_run_repeats_itself(golden, room, tmp_path):
     assert run_document(again)["accuracy"] == run_document(golden)["accuracy"]
 
 
-def test_the_seed_changes_what_is_random(golden, room, tmp_path):
-    overrides = ["sensors.lidar.noise.range_std=0.05"]
-    runs = [Path(run_here(room, tmp_path, *overrides, f"run.seed={seed}")["directory"]) for seed in (1, 1, 2)]
-    first, same, other = (
-        [frame["results"]["lidar"] for frame in frames_of(run) if frame["sensor"] == "lidar"] for run in runs
-    )
-    assert first == same
-    truths = [[frame["truth"] for frame in frames_of(run) if frame["tick"] == 0] for run in runs]
+def test_the_seed_changes_what_is_random(room, tmp_path):
+    override = "sensors.lidar.noise.dropout=0.3"
+    runs = [Path(run_here(room, tmp_path, override, f"run.seed={seed}")["directory"]) for seed in (1, 1, 2)]
+    first, same, other = ([frame["results"] for frame in frames_of(run) if frame["sensor"] == "lidar"] for run in runs)
+    assert first == same != other
+    truths = [[frame["truth"]["hazard"] for frame in frames_of(run) if frame["tick"] == 0] for run in runs]
     assert truths[0] == truths[2], "the world is the same at the start"
-    assert other is not None
 
 
 def test_a_replay_gives_the_same_results_and_accuracy(golden, room, tmp_path):

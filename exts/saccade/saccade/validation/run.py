@@ -43,12 +43,16 @@ class Interrupt:
     def __init__(self) -> None:
         self.requested = False
         self.running = False
+        self.raised = False
+        """Whether an exception was raised; what loads at that moment may have turned it into one of its own."""
 
     def __call__(self, number: int, frame: Any) -> None:
         """Handles the signal."""
-        if self.requested or not self.running:
-            raise KeyboardInterrupt
+        at_once = self.requested or not self.running
         self.requested = True
+        if at_once:
+            self.raised = True
+            raise KeyboardInterrupt
 
 
 def validate(
@@ -92,20 +96,21 @@ def validate(
                 networks=session.networks,
             )
             outcome = _run(config, session, recorder, directory, [keeper, progress], interrupt)
-        except KeyboardInterrupt:
-            if interrupt.requested:
-                outcome.message = "stopped by the user at once"
-        except EngineError as error:
-            outcome.reason, outcome.message = "error", str(error)
-        except SaccadeError:
-            if recorder is not None:
-                recorder.close("error", "the run could not start", 0.0, 0.0)
-            shutil.rmtree(directory, ignore_errors=True)
-            _restore_latest(out, before)
-            raise
         except BaseException as error:
-            outcome.reason, outcome.message = "error", f"{type(error).__name__}: {error}"
-            raise
+            if isinstance(error, KeyboardInterrupt) or interrupt.raised:
+                if session.state is not None:
+                    outcome.message = "stopped by the user"
+            elif isinstance(error, EngineError):
+                outcome.reason, outcome.message = "error", str(error)
+            elif isinstance(error, SaccadeError):
+                if recorder is not None:
+                    recorder.close("error", "the run could not start", 0.0, 0.0)
+                shutil.rmtree(directory, ignore_errors=True)
+                _restore_latest(out, before)
+                raise
+            else:
+                outcome.reason, outcome.message = "error", f"{type(error).__name__}: {error}"
+                raise
         finally:
             interrupt.running = False
             if recorder is not None:
