@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from tests.onnx_models import camera_network, lidar_network
 from tests.simulators.robots import walker_scene
+
+if TYPE_CHECKING:
+    from saccade.telemetry.record import Record
 
 CHANNELS, COLUMNS = 4, 64
 """Of the LiDAR."""
@@ -198,3 +201,17 @@ def assert_nothing_left(out: Path) -> None:
     assert sorted(entry.name for entry in out.iterdir()) == ["former", "latest"]
     assert (out / "latest").resolve() == (out / "former").resolve()
     assert run_document(out / "former")["state"] == "finished"
+
+
+def assert_losses_are_named(record: Record) -> None:
+    """Every line that is there is whole and in order, and a record says so where one is missing in between.
+
+    A line that finds no room is left out, and a shorter one after it may still find some.
+    """
+    indices = [frame["index"] for frame in record.frames]
+    assert indices and indices == sorted(set(indices))
+    assert not any("broken" in problem for problem in record.problems), record.problems
+    missing = indices[-1] + 1 - len(indices)
+    assert record.lost >= missing
+    if missing:
+        assert any("lost" in problem for problem in record.problems), record.problems

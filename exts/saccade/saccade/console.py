@@ -62,9 +62,9 @@ def _budgets(budgets: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _sensors(sensors: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("sensor", "frames", "dropped", "latency p50", "p95", "p99", "max", "inference p50", "p95"):
-        table.add_column(name, justify="left" if name == "sensor" else "right", header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("[ms]", "frames", "dropped", "latency p50", "p95", "p99", "max", "inference p50", "p95"):
+        table.add_column(escape(name), justify="left" if name == "[ms]" else "right", header_style="dim")
     for name, facts in sensors.items():
         latency, inference = facts.get("latency_ms") or {}, facts.get("inference_ms") or {}
         table.add_row(
@@ -96,7 +96,7 @@ def _percentile(statistics: Mapping[str, Any], which: str) -> Any:
 
 
 def _milliseconds(value: Any) -> str:
-    return "-" if value is None else f"{value:.1f} ms"
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _number(value: Any) -> str:

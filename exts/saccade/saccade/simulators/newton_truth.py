@@ -12,7 +12,7 @@ import warp as wp
 
 from saccade.frame import BACKGROUND, FLOOR, ROBOT, SECTOR_COUNT
 from saccade.sensors.lidar import LidarSensor, lidar_directions
-from saccade.sensors.rays import RayBundle
+from saccade.sensors.rays import NO_SHAPE, RayBundle
 
 if TYPE_CHECKING:
     import newton
@@ -185,7 +185,7 @@ def _count_hazards(
 ):
     row, column = wp.tid()
     shape = shape_index[row, column]
-    if shape == wp.uint32(0xFFFFFFFF) or depth[row, column] >= reach[row]:
+    if shape == NO_SHAPE or depth[row, column] >= reach[row]:
         return
     if shape < wp.uint32(classes.shape[0]):
         label = classes[wp.int32(shape)]
