@@ -276,8 +276,8 @@ def test_the_seed_changes_what_is_random(room, tmp_path):
     runs = [Path(run_here(room, tmp_path, override, f"run.seed={seed}")["directory"]) for seed in (1, 1, 2)]
     first, same, other = ([frame["results"] for frame in frames_of(run) if frame["sensor"] == "lidar"] for run in runs)
     assert first == same != other
-    truths = [[frame["truth"]["hazard"] for frame in frames_of(run) if frame["tick"] == 0] for run in runs]
-    assert truths[0] == truths[2], "the world is the same at the start"
+    truths = [[frame["truth"] for frame in frames_of(run) if frame["tick"] == 0] for run in runs]
+    assert truths[0] == truths[2], "the world is the same at the start, also where returns were lost"
 
 
 def test_a_replay_gives_the_same_results_and_accuracy(golden, room, tmp_path):
@@ -376,3 +376,21 @@ def test_in_real_time_a_small_load_keeps_up(room, tmp_path):
     assert summary["realtime_factor"] == pytest.approx(1.0, abs=0.3)
     frames = frames_of(Path(summary["directory"]))
     assert frames[-1]["sequence"] >= 9
+
+
+def test_one_ctrl_c_while_judging_does_not_take_the_verdict_away(room, tmp_path, monkeypatch):
+    """A signal that comes when the run is over is too late: files, verdict and report are there."""
+    import signal
+
+    from saccade.validation import run as module
+
+    finish = module.finish_run
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return finish(*arguments)
+
+    monkeypatch.setattr(module, "finish_run", interrupted)
+    summary = run_here(room, tmp_path)
+    assert summary["verdict"] == "pass", summary["reasons"]
+    assert (Path(summary["directory"]) / "report.html").is_file()

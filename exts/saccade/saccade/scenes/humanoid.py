@@ -62,14 +62,15 @@ def humanoid_prim(stage: Usd.Stage, configured: str | None) -> Usd.Prim:
             f"the scene has {len(roots)} articulations: say which is the humanoid with simulator.humanoid.prim, "
             f"one of: {', '.join(listed)}"
         )
+    where = stage.GetRootLayer().realPath or stage.GetRootLayer().identifier
     if not any(prim.HasAPI(UsdPhysics.RigidBodyAPI) for prim in stage.Traverse()):
         raise SceneError(
-            "the scene has no physics: no rigid body and no articulation. Give links PhysicsRigidBodyAPI, connect them "
-            "with joints and give the humanoid's root prim PhysicsArticulationRootAPI"
+            f"{where}: the scene has no physics: no rigid body and no articulation. Give links PhysicsRigidBodyAPI, "
+            "connect them with joints and give the humanoid's root prim PhysicsArticulationRootAPI"
         )
     raise SceneError(
-        "the scene has no humanoid: no prim has PhysicsArticulationRootAPI. Apply it to the prim above the humanoid's "
-        "links, or name that prim in simulator.humanoid.prim"
+        f"{where}: the scene has no humanoid: no prim has PhysicsArticulationRootAPI. Apply it to the prim above "
+        "the humanoid's links, or name that prim in simulator.humanoid.prim"
     )
 
 

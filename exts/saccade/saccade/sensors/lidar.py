@@ -98,6 +98,8 @@ class LidarSensor:
         """Ranges without noise [m], shape ``(channels, columns)``, float32, 0 = no return."""
         self.labels = wp.full(shape, BACKGROUND, dtype=wp.uint8, device=device)
         """True class index per return, same shape, uint8; also when it is no configured output."""
+        self.clean_labels = wp.full(shape, BACKGROUND, dtype=wp.uint8, device=device) if self._noisy else self.labels
+        """True class index without dropout, same shape, uint8: what the ground truth is made from."""
         ranges = wp.zeros(shape, dtype=wp.float32, device=device) if self._noisy else self.clean_ranges
         intensity = wp.zeros(shape, dtype=wp.float32, device=device)
         points = wp.zeros(shape, dtype=wp.vec3f, device=device)
@@ -108,8 +110,9 @@ class LidarSensor:
         launches = []
         for first, last in self._bundle.bands:
             band_rays = rows(self._bundle.rays, first, last)
-            clean, measured, strength, cloud, classes = (
-                rows(array, first, last) for array in (self.clean_ranges, ranges, intensity, points, self.labels)
+            clean, measured, strength, cloud, classes, clean_classes = (
+                rows(array, first, last)
+                for array in (self.clean_ranges, ranges, intensity, points, self.labels, self.clean_labels)
             )
             receive = wp.launch(
                 _receive,
@@ -127,7 +130,7 @@ class LidarSensor:
                     config.range_min,
                     config.range_max,
                 ],
-                outputs=[clean, strength, cloud, classes],
+                outputs=[clean, strength, cloud, classes, clean_classes],
                 device=device,
                 record_cmd=True,
             )
@@ -200,6 +203,7 @@ def _receive(
     intensity: wp.array2d(dtype=wp.float32),
     points: wp.array2d(dtype=wp.vec3f),
     labels: wp.array2d(dtype=wp.uint8),
+    clean_labels: wp.array2d(dtype=wp.uint8),
 ):
     row, column = wp.tid()
     shape = shape_index[row, column]
@@ -215,6 +219,7 @@ def _receive(
         intensity[row, column] = 0.0
         points[row, column] = wp.vec3f(0.0, 0.0, 0.0)
         labels[row, column] = wp.uint8(wp.static(BACKGROUND))
+        clean_labels[row, column] = wp.uint8(wp.static(BACKGROUND))
         return
     direction = rays[row, column, 0, 1]
     whole = nearest_with_normal(normal, shape_index, row, column)
@@ -224,3 +229,4 @@ def _receive(
     intensity[row, column] = wp.clamp(cosine * luminance, 0.0, 1.0)
     points[row, column] = range * direction
     labels[row, column] = label
+    clean_labels[row, column] = label

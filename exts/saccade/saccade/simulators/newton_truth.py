@@ -136,7 +136,7 @@ class ClearanceTruth:
             dim=self._sensor.clean_ranges.shape,
             inputs=[
                 self._sensor.clean_ranges,
-                self._sensor.labels,
+                self._sensor.clean_labels,
                 self._directions,
                 self._sensor.transform,
                 self._floor_height + CLEARANCE_HEIGHTS[0],

@@ -112,7 +112,8 @@ def validate(
                 outcome.reason, outcome.message = "error", f"{type(error).__name__}: {error}"
                 raise
         finally:
-            interrupt.running = False
+            # Judging and the report take a second or two: the first Ctrl-C does not take the verdict away.
+            interrupt.running = True
             if recorder is not None:
                 recorder.close(outcome.reason, outcome.message, outcome.wall_s, outcome.simulated_s)
             if directory.exists() and recorder is not None:
