@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -126,6 +127,10 @@ class PerceptionLoop:
         start_sim = state.sim_time
         realtime = config.simulator.pace == "realtime"
         command: Command | None = None
+        # What was loaded (USD, physics, networks) lives as long as the run: a full collection that walks through
+        # all of it in mid-run would cost a frame its deadline.
+        gc.collect()
+        gc.freeze()
         try:
             while outcome.ticks < wanted:
                 ended = self._stop()
@@ -142,6 +147,7 @@ class PerceptionLoop:
                 if realtime:
                     state = self._catch_up(state, start_wall, start_sim)
         finally:
+            gc.unfreeze()
             self._flush(everything=True)
             outcome.wall_s = time.perf_counter() - start_wall
             outcome.simulated_s = state.sim_time - start_sim
