@@ -100,7 +100,7 @@ class GroundTruth:
     labels: wp.array | None = None
     """True class index per pixel or return, the frame's own shape, uint8."""
     hazard: bool | None = None
-    """Whether something other than floor is inside the corridor 0.8 m wide and 1.5 m long along the motion."""
+    """Whether something other than floor is inside the corridor 0.8 m wide, 0.3 to 1.5 m ahead along the motion."""
     clearance: Sequence[float] | None = None
     """True clearance [m] per sector, 16 values, capped at the LiDAR's maximum range."""
 
