@@ -13,6 +13,7 @@ from saccade.config import RunConfig
 from saccade.errors import ConfigurationError
 from saccade.frame import Command, Contact, Frame, GroundTruth, SimState, Stamps, now_ns
 from saccade.kernels.setup import prepare_warp
+from saccade.simulators.newton_solver import defer_mujoco_warp
 
 if TYPE_CHECKING:
     import warp as wp
@@ -95,6 +96,8 @@ class NewtonSimulator:
         with self._timed("solver"):
             self._progress("starting the physics solver")
             on_cpu = model.device.is_cpu
+            if on_cpu:
+                defer_mujoco_warp()
             self._solver = newton.solvers.SolverMuJoCo(model, use_mujoco_cpu=on_cpu, kinematic_switchable_roots=False)
             self._state, self._next = model.state(), model.state()
             self._sensed = model.state()
