@@ -29,7 +29,7 @@ def image_of(points, intensity, *, channels, columns, fov, dtype=wp.float32):
         1.0,
         output,
         vertical_fov=fov,
-        cells=wp.zeros((channels, columns), dtype=wp.uint32, device="cpu"),
+        cells=wp.zeros((channels, columns), dtype=wp.float32, device="cpu"),
     )
     for launch in launches:
         launch.launch()

@@ -273,7 +273,7 @@ def _record_input(
         scale = source.range_scale
         return [range_image.record_range_image(buffers["ranges"], buffers["intensity"], scale, target)]
     # A source of points only: they are sorted into the image that the configured LiDAR would give.
-    cells = wp.zeros(target.shape[2:], dtype=wp.uint32, device=target.device)
+    cells = wp.zeros(target.shape[2:], dtype=wp.float32, device=target.device)
     launches = range_image.record_point_image(
         buffers["points"],
         buffers["intensity"],

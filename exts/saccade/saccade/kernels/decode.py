@@ -7,6 +7,7 @@ from __future__ import annotations
 import warp as wp
 
 from saccade.frame import SECTOR_COUNT
+from saccade.kernels.launch import recorded
 
 HAZARD = 0
 CLEARANCE = 1
@@ -74,13 +75,8 @@ def record_labels(logits: wp.array, class_of_logit: wp.array, labels: wp.array, 
         labels: Output, shape ``(batch, height, width)``, uint8.
         summary: Small results, shape ``(batch, SUMMARY_SIZE)``, float32; counts pixels with a non-finite logit.
     """
-    return wp.launch(
-        _labels,
-        dim=labels.shape,
-        inputs=[logits, class_of_logit],
-        outputs=[labels, summary],
-        device=logits.device,
-        record_cmd=True,
+    return recorded(
+        _labels, dim=labels.shape, inputs=[logits, class_of_logit], outputs=[labels, summary], device=logits.device
     )
 
 
@@ -92,32 +88,30 @@ def record_hazard(values: wp.array, summary: wp.array, *, sigmoid: bool) -> wp.L
         summary: Small results, shape ``(batch, SUMMARY_SIZE)``, float32.
         sigmoid: Whether the values are logits.
     """
-    return wp.launch(
+    return recorded(
         _hazard,
         dim=summary.shape[0],
         inputs=[_rows(values, summary), int(sigmoid)],
         outputs=[summary],
         device=values.device,
-        record_cmd=True,
     )
 
 
 def record_clearance(values: wp.array, summary: wp.array) -> wp.Launch:
     """Returns a recorded launch that puts 16 sector clearances [m] of each scan into ``summary``."""
-    return wp.launch(
+    return recorded(
         _clearance,
         dim=(summary.shape[0], SECTOR_COUNT),
         inputs=[_rows(values, summary)],
         outputs=[summary],
         device=values.device,
-        record_cmd=True,
     )
 
 
 def record_finite(values: wp.array, summary: wp.array) -> wp.Launch:
     """Returns a recorded launch that counts the non-finite elements of an output that is not decoded."""
     rows = _rows(values, summary)
-    return wp.launch(_finite, dim=rows.shape, inputs=[rows], outputs=[summary], device=values.device, record_cmd=True)
+    return recorded(_finite, dim=rows.shape, inputs=[rows], outputs=[summary], device=values.device)
 
 
 def _rows(values: wp.array, summary: wp.array) -> wp.array:

@@ -9,6 +9,8 @@ from typing import Any
 
 import warp as wp
 
+from saccade.kernels.launch import recorded
+
 STRETCH = "stretch"
 LETTERBOX = "letterbox"
 
@@ -185,16 +187,14 @@ def record_images(images: Sequence[wp.array], transform: ImageTransform, output:
     same = whole and first.shape[:2] == (output.shape[2], output.shape[3])
     # The launch keeps a pointer to the batch and the batch one to the pixels: both must outlive it.
     batch = _batch(images)
-    launch = wp.launch(
+    return recorded(
         _convert if same else _resample,
         dim=(output.shape[0], output.shape[2], output.shape[3]),
         inputs=[batch, transform],
         outputs=[output],
         device=first.device,
-        record_cmd=True,
+        keep=tuple(images),
     )
-    launch.saccade_keeps = (batch, tuple(images))
-    return launch
 
 
 def _batch(images: Sequence[wp.array]) -> wp.array:

@@ -9,8 +9,10 @@ from typing import Any
 
 import warp as wp
 
-NOTHING = wp.constant(wp.uint32(0xFFFFFFFF))
-"""A cell that no point fell into; as the bits of a float it is above every range."""
+from saccade.kernels.launch import recorded
+
+NOTHING = 1.0e30
+"""A cell that no point fell into [m]: above every range."""
 
 
 @wp.kernel(enable_backward=False)
@@ -46,17 +48,16 @@ def _cell(point: wp.vec3f, lowest: float, highest: float, channels: int, columns
 
 
 @wp.kernel(enable_backward=False)
-def _clear(cells: wp.array2d(dtype=wp.uint32)):
+def _clear(cells: wp.array2d(dtype=wp.float32)):
     channel, column = wp.tid()
-    cells[channel, column] = NOTHING
+    cells[channel, column] = wp.static(NOTHING)
 
 
 @wp.kernel(enable_backward=False)
-def _nearest(points: wp.array(dtype=wp.vec3f), lowest: float, highest: float, cells: wp.array2d(dtype=wp.uint32)):
+def _nearest(points: wp.array(dtype=wp.vec3f), lowest: float, highest: float, cells: wp.array2d(dtype=wp.float32)):
     cell = _cell(points[wp.tid()], lowest, highest, cells.shape[0], cells.shape[1])
     if cell[0] >= 0.0:
-        # Bits of positive floats are ordered as the floats are.
-        wp.atomic_min(cells, int(cell[0]), int(cell[1]), wp.cast(cell[2], wp.uint32))
+        wp.atomic_min(cells, int(cell[0]), int(cell[1]), cell[2])
 
 
 @wp.kernel(enable_backward=False)
@@ -71,7 +72,7 @@ def _fill_image(
     intensity: wp.array(dtype=wp.float32),
     lowest: float,
     highest: float,
-    cells: wp.array2d(dtype=wp.uint32),
+    cells: wp.array2d(dtype=wp.float32),
     scale: float,
     output: wp.array4d(dtype=Any),
 ):
@@ -81,8 +82,8 @@ def _fill_image(
         return
     row = int(cell[0])
     column = int(cell[1])
-    # Two points of exactly one range are the same to whoever reads the image.
-    if cells[row, column] == wp.cast(cell[2], wp.uint32):
+    # Two kernels may round one range differently in its last bit; points that near each other are one to the reader.
+    if cell[2] <= cells[row, column] * 1.000001:
         output[0, 0, row, column] = output.dtype(cell[2] * scale)
         output[0, 1, row, column] = output.dtype(intensity[i])
 
@@ -96,13 +97,8 @@ def record_range_image(ranges: wp.array, intensity: wp.array, scale: float, outp
         scale: Multiplies the ranges [1/m].
         output: Shape ``(1, 2, channels, columns)``, float32 or float16: range, intensity.
     """
-    return wp.launch(
-        _range_image,
-        dim=ranges.shape,
-        inputs=[ranges, intensity, scale],
-        outputs=[output],
-        device=ranges.device,
-        record_cmd=True,
+    return recorded(
+        _range_image, dim=ranges.shape, inputs=[ranges, intensity, scale], outputs=[output], device=ranges.device
     )
 
 
@@ -124,23 +120,20 @@ def record_point_image(
         output: Shape ``(1, 2, channels, columns)``, float32 or float16: range, intensity. Row 0 is the highest
             channel, column 0 looks straight ahead, azimuth counter-clockwise.
         vertical_fov: Elevation of the lowest and highest channel [degrees].
-        cells: Scratch, shape ``(channels, columns)``, uint32.
+        cells: Scratch, shape ``(channels, columns)``, float32.
     """
     lowest, highest = (math.radians(angle) for angle in vertical_fov)
     points, intensity = points.flatten(), intensity.flatten()
     device = points.device
     return [
-        wp.launch(_clear, dim=cells.shape, outputs=[cells], device=device, record_cmd=True),
-        wp.launch(_empty_image, dim=output.shape[1:], outputs=[output], device=device, record_cmd=True),
-        wp.launch(
-            _nearest, dim=points.size, inputs=[points, lowest, highest], outputs=[cells], device=device, record_cmd=True
-        ),
-        wp.launch(
+        recorded(_clear, dim=cells.shape, inputs=[], outputs=[cells], device=device),
+        recorded(_empty_image, dim=output.shape[1:], inputs=[], outputs=[output], device=device),
+        recorded(_nearest, dim=points.size, inputs=[points, lowest, highest], outputs=[cells], device=device),
+        recorded(
             _fill_image,
             dim=points.size,
             inputs=[points, intensity, lowest, highest, cells, scale],
             outputs=[output],
             device=device,
-            record_cmd=True,
         ),
     ]

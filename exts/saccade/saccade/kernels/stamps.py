@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import warp as wp
 
+from saccade.kernels.launch import recorded
+
 READ_GLOBAL_TIMER = """
 #if defined(__CUDA_ARCH__)
     unsigned long long now;
@@ -36,4 +38,4 @@ def record_stamp(stamps: wp.array, slot: int) -> wp.Launch:
         stamps: Shape ``(slots,)``, uint64.
         slot: Which element is written.
     """
-    return wp.launch(_stamp, dim=1, inputs=[slot], outputs=[stamps], device=stamps.device, record_cmd=True)
+    return recorded(_stamp, dim=1, inputs=[slot], outputs=[stamps], device=stamps.device)
