@@ -2,9 +2,9 @@
 
     python examples/custom_stage.py [--frames 100] [--device cuda:0]
 
-A synthetic LiDAR on the GPU, the LiDAR network that comes with Saccade where TensorRT is installed. Both kernels compute
-the same from the ranges; they are captured with the frame as one CUDA graph and replayed with it. In a run of your own,
-hand the stages to ``PerceptionLoop(..., stages=[...])``.
+A synthetic LiDAR on the GPU, and the LiDAR network that comes with Saccade where TensorRT is installed. Both kernels
+compute the same from the ranges; they are captured with the frame as one CUDA graph and replayed with it. In a run of
+your own, hand the stages to ``PerceptionLoop(..., stages=[...])``.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def compiled(device: str) -> Any:
 def why_no_pycuda() -> str | None:
     """Returns why SourceModule cannot be used here; ``None`` = it can."""
     if cuda.backend() != "pycuda":
-        return "PyCUDA does not import: pip install pycuda"
+        return "PyCUDA is not used here: pip install pycuda"
     if shutil.which("nvcc") is None:
         return "SourceModule compiles with nvcc, which is not on PATH: install the CUDA toolkit"
     return None

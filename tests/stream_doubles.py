@@ -206,7 +206,9 @@ def mixed(inputs, size):
     return sum(value[:, k % value.shape[1]] * (1 + k % 7).astype(np.float32) for value in flat)
 
 
-def configuration(*, cameras=("eye",), camera_rate=10.0, lidar_rate=10.0, networks=("camera", "lidar"), frames=10):
+def configuration(
+    *, cameras=("eye",), camera_rate=10.0, lidar_rate=10.0, networks=("camera", "lidar"), frames=10, size=SIZE
+):
     """A run with some cameras and a LiDAR, read by ``camera`` (all cameras a batch), ``lidar`` and ``fused``."""
     image = {"kind": "image", "sensor": list(cameras), "mean": [0, 0, 0], "std": [1, 1, 1]}
     ranges = {"kind": "range_image", "sensor": "laser", "range_scale": 0.1}
@@ -216,12 +218,12 @@ def configuration(*, cameras=("eye",), camera_rate=10.0, lidar_rate=10.0, networ
         "fused": ({"image": image, "ranges": ranges}, {"hazard": "hazard"}),
         "swapped": ({"ranges": ranges, "image": image}, {"hazard": "hazard"}),
     }
-    camera = {"kind": "camera", "prim": "c", "width": SIZE, "height": SIZE, "rate": camera_rate}
+    camera = {"kind": "camera", "prim": "c", "width": size, "height": size, "rate": camera_rate}
     return RunConfig.model_validate(
         {
             "scene": "none.usda",
             "sensors": {
-                **{name: camera for name in cameras},
+                **dict.fromkeys(cameras, camera),
                 "laser": {"kind": "lidar", "prim": "l", "channels": CHANNELS, "columns": COLUMNS, "rate": lidar_rate},
             },
             "networks": {

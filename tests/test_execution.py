@@ -1,6 +1,11 @@
 """What happens when a frame is handed over, where it runs, and how a run on the host is described."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+import warp as wp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.stream_doubles import PaintingSimulator, configuration, drive, networks_of
@@ -183,3 +188,13 @@ def test_stages_need_an_engine_on_the_gpu(monkeypatch):
     stage = type("Stage", (), {"name": "mine", "after": "sense"})()
     with pytest.raises(EngineError, match=r"stage 'mine' runs on the GPU.*--device cuda"):
         execution_for(PaintingSimulator(config), networks_of(config, monkeypatch), stages=[stage])
+
+
+def test_the_example_says_what_it_needs():
+    """Without a GPU examples/custom_stage.py ends with one sentence, and no traceback."""
+    if wp.is_cuda_available():
+        pytest.skip("there is a GPU: tests/gpu runs the example")
+    path = Path(__file__).parents[1] / "examples" / "custom_stage.py"
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "runs its kernels on an NVIDIA GPU" in done.stderr and "Traceback" not in done.stderr

@@ -151,7 +151,9 @@ def test_a_batch_gives_what_single_images_give(tmp_path, count):
 
 def test_one_camera_of_a_batch_is_not_finite(tmp_path):
     """Only its own result is marked."""
-    together = network(hazard_network(tmp_path / "m.onnx", [-1, 1]), {"image": image(sensor=cameras(3))}, hazard="hazard")
+    together = network(
+        hazard_network(tmp_path / "m.onnx", [-1, 1]), {"image": image(sensor=cameras(3))}, hazard="hazard"
+    )
     infer(together, {sensor: frame_of(sensor, seed=n) for n, sensor in enumerate(cameras(3))})
     together._mailbox.clear()
     together.outputs["hazard"].assign(np.array([[0.5], [np.nan], [0.25]], np.float32))

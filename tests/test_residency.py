@@ -17,9 +17,7 @@ NODE_TYPES = (
 ).split()
 """As cuda.h lists them."""
 
-CUgraphNodeType = IntEnum(
-    "CUgraphNodeType", {f"CU_GRAPH_NODE_TYPE_{name}": i for i, name in enumerate(NODE_TYPES)}
-)
+CUgraphNodeType = IntEnum("CUgraphNodeType", {f"CU_GRAPH_NODE_TYPE_{name}": i for i, name in enumerate(NODE_TYPES)})
 CUmemorytype = IntEnum(
     "CUmemorytype",
     {f"CU_MEMORYTYPE_{name}": i for i, name in enumerate(("HOST", "DEVICE", "ARRAY", "UNIFIED"), start=1)},

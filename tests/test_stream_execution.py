@@ -1,4 +1,4 @@
-"""Frames on a stream, with Warp's graphs on the CPU: what is captured, replayed, copied, stamped, and never allocated."""
+"""Frames on a stream, with Warp's graphs on the CPU: what is captured, replayed, copied, stamped, not allocated."""
 
 import itertools
 import tracemalloc
@@ -6,7 +6,16 @@ import tracemalloc
 import numpy as np
 import pytest
 import warp as wp
-from tests.stream_doubles import APART, KernelEngine, PaintingSimulator, colors, configuration, drive, mixed, networks_of
+from tests.stream_doubles import (
+    APART,
+    KernelEngine,
+    PaintingSimulator,
+    colors,
+    configuration,
+    drive,
+    mixed,
+    networks_of,
+)
 
 from saccade import stream_execution
 from saccade.controller import ReflexController
@@ -82,17 +91,17 @@ def test_results_are_those_that_numpy_computes(monkeypatch, capture):
             np.testing.assert_allclose(picked, logits.max(axis=0), rtol=1e-5)
 
 
-def test_new_frame_objects_each_time(monkeypatch):
+@pytest.mark.parametrize("capture", [True, False])
+def test_new_frame_objects_each_time(monkeypatch, capture):
     """What a source makes anew for each sample is worked on, captured or not: a user's stage sees today's frame."""
     config = configuration()
-    for capture in (True, False):
-        seen = []
-        stage = Stage("watch", "sense", lambda frames, stream: seen.append([frame.sequence for frame in frames]))
-        simulator = PaintingSimulator(config, fresh=True)
-        found, _ = on_stream(config, monkeypatch, 21, simulator=simulator, capture=capture, stages=[stage])
-        assert found == on_host(config, monkeypatch, 21)
-        wanted = [[0, 0]] * (REHEARSALS + 1) if capture else [[n, n] for n in range(5)]
-        assert seen == wanted
+    seen = []
+    stage = Stage("watch", "sense", lambda frames, stream: seen.append([frame.sequence for frame in frames]))
+    simulator = PaintingSimulator(config, fresh=True)
+    found, _ = on_stream(config, monkeypatch, 21, simulator=simulator, capture=capture, stages=[stage])
+    assert found == on_host(config, monkeypatch, 21)
+    wanted = [[0, 0]] * (REHEARSALS + 1) if capture else [[number, number] for number in range(5)]
+    assert seen == wanted
 
 
 # -------------------------------------------------------------------------------------- captured once, then replayed
@@ -126,7 +135,7 @@ def test_captured_once_per_set_and_replayed_after(monkeypatch):
 
 def test_a_sensor_that_comes_later_is_captured_with_its_networks(monkeypatch):
     """A network of two sensors does not run before both have delivered; then the set is captured again, with it."""
-    config = configuration(networks=("camera", "fused"))
+    config = configuration(networks=("camera", "fused"), lidar_rate=5.0)
 
     class Late(PaintingSimulator):
         def due(self):
@@ -139,8 +148,8 @@ def test_a_sensor_that_comes_later_is_captured_with_its_networks(monkeypatch):
         results.append(drive(execution, simulator, 31))
     assert results[0] == results[1]
     names = [[name for name, *_ in found["eye", n]] for n, found in enumerate(results[0])]
-    assert names == [["camera"]] * 3 + [["camera", "fused"]] * 4
-    assert execution.facts()["execution"]["captures"] == 2
+    assert names == [["camera"]] * 4 + [["camera", "fused"]] * 3
+    assert execution.facts()["execution"]["captures"] == 3
 
 
 # ------------------------------------------------------------------------------------------------- rotating buffers
@@ -190,14 +199,14 @@ def test_one_buffer_of_a_frame_that_rotates_alone(monkeypatch):
 
 
 def test_a_second_sensor_of_a_batch_that_was_not_due_is_part_of_the_key(monkeypatch):
-    """A frame dropped of a batch as a network's second input: the newest of the other camera is read, wherever it is."""
-    config = configuration(cameras=("eye", "left"), networks=("swapped",))
+    """A frame dropped of a network's second input: the newest of its other camera is read, wherever that is."""
+    config = configuration(cameras=("eye", "left"), networks=("swapped",), lidar_rate=5.0)
 
     class Dropping(PaintingSimulator):
         """``left`` rotates and misses each third sample."""
 
         def __init__(self, config):
-            super().__init__(config, capturable=False, rotating={"left": 2})
+            super().__init__(config, capturable=False, rotating={"left": 4})
 
         def due(self):
             return [f for f in super().due() if f.sensor != "left" or f.sequence % 3 != 2]
@@ -211,9 +220,9 @@ def test_a_second_sensor_of_a_batch_that_was_not_due_is_part_of_the_key(monkeypa
         def after(frames, found, networks=networks, seen=seen):
             seen.append(networks[0].engine.bound["image"].numpy().copy())
 
-        drive(execution_of(simulator, networks), simulator, 61, after=after)
+        drive(execution_of(simulator, networks), simulator, 91, after=after)
         results.append(seen)
-    assert len(results[0]) == 13
+    assert len(results[0]) == 19
     for host, stream in zip(*results, strict=True):
         np.testing.assert_array_equal(host, stream)
 
@@ -261,6 +270,48 @@ def test_a_stage_is_part_of_the_graph(monkeypatch):
     assert counter.numpy()[0] == REHEARSALS + 5
 
 
+@wp.kernel(enable_backward=False)
+def pick(image: wp.array2d(dtype=wp.uint32), picked: wp.array(dtype=wp.uint32)):
+    picked[0] = image[0, 0]
+
+
+def test_a_stage_reads_the_copies_of_buffers_that_rotate(monkeypatch):
+    """Past the bound it is handed the own frames, with the sample's number: their graph must not read old buffers."""
+    config = configuration(networks=("camera",))
+    picked = wp.zeros(1, dtype=wp.uint32, device="cpu")
+    numbers = []
+
+    def record(frames, stream):
+        numbers.append(frames[0].sequence)
+        wp.launch(pick, 1, inputs=[frames[0].buffers["color"]], outputs=[picked], device="cpu")
+
+    def after(frames, results):
+        assert picked.numpy()[0] == frames[0].buffers["color"].numpy()[0, 0]
+
+    count = MAX_GRAPHS + 3
+    simulator = PaintingSimulator(config, capturable=False, rotating={"eye": count})
+    stage = Stage("pick", "sense", record)
+    found, _ = on_stream(config, monkeypatch, 5 * 2 * count, simulator=simulator, stages=[stage], after=after)
+    assert len(found) == 2 * count
+    assert numbers == [number for number in range(MAX_GRAPHS + 1) for _ in range(REHEARSALS + 1)]
+
+
+@pytest.mark.parametrize("capture", [True, False])
+def test_what_a_stage_changes_is_what_the_network_reads(monkeypatch, capture):
+    """Also where buffers rotate past the bound, and the network reads copies of them."""
+    config = configuration(networks=("camera",))
+
+    def erase(frames, stream):
+        image = frames[0].buffers["color"]
+        wp.launch(darken, image.shape, outputs=[image], device="cpu")
+
+    count = MAX_GRAPHS + 3
+    simulator = PaintingSimulator(config, capturable=False, rotating={"eye": count})
+    stage = Stage("erase", "sense", erase)
+    found, _ = on_stream(config, monkeypatch, 5 * 2 * count, simulator=simulator, stages=[stage], capture=capture)
+    assert [frame_set["eye", number][0][1] for number, frame_set in enumerate(found)] == [0.0] * 2 * count
+
+
 def test_a_stage_that_follows_nothing_known(monkeypatch):
     """A typing error in ``after`` would otherwise leave the stage out."""
     config = configuration()
@@ -275,7 +326,9 @@ class DriverError(Exception):
     """As PyCUDA's errors, no RuntimeError."""
 
 
-@pytest.mark.parametrize("error", [RuntimeError("cannot synchronize"), DriverError("not while capturing"), KeyError("x")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("cannot synchronize"), DriverError("not while capturing"), KeyError("x")]
+)
 @pytest.mark.parametrize("capturable", [True, False])
 def test_capture_failure_falls_back_to_eager(monkeypatch, error, capturable):
     """Something that may not be captured: the run goes on eagerly, with the reason, and its results are right."""

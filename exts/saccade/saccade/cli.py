@@ -17,6 +17,7 @@ import typer
 
 from saccade import __version__
 from saccade.cli_config import app as config_app
+from saccade.cli_engine import app as engine_app
 from saccade.cli_options import (
     ConfigurationArgument,
     Device,
@@ -55,6 +56,7 @@ app = typer.Typer(
 scenes_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Makes scenes.")
 app.add_typer(config_app, name="config")
 app.add_typer(scenes_app, name="scenes")
+app.add_typer(engine_app, name="engine")
 
 
 def _version(value: bool) -> None:
@@ -233,21 +235,36 @@ def scenes_make(
 
 
 @app.command(
-    epilog="Examples:\n\n- `saccade bench`\n\n- `saccade bench corridor --frames 300`\n\n"
-    "- `saccade bench --json | jq .ratios`"
+    epilog="Examples:\n\n- `saccade bench`\n\n- `saccade bench --quick --only engines --only frame`\n\n"
+    "- `saccade bench --json > h100.json`\n\n- `saccade bench corridor --device cpu --frames 300`"
 )
 @interruptible
 def bench(
     configuration: ConfigurationArgument = "warehouse",
-    frames: Annotated[int, typer.Option("--frames", min=20, metavar="N", help="Decisions to measure.")] = 150,
+    frames: Annotated[int, typer.Option("--frames", min=20, metavar="N", help="Decisions of the loop.")] = 150,
+    quick: Annotated[bool, typer.Option("--quick", help="Few runs: to see that it works, not to report.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="GROUP",
+            help="`engines`, `frame`, `preprocess`, `cameras`, `recorder` or `loop`; repeatable.",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", min=1, metavar="S", help="For measuring; builds are not counted [s].")
+    ] = 200.0,
     engine: EngineOption = None,
     device: DeviceOption = None,
     overrides: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
 ) -> None:
-    """Measures the loop against the bare engines, in one process, and prints ratios."""
-    from saccade.bench import bench as measure
-    from saccade.bench import bench_lines
+    """Measures the loop against what it cannot do without, in one process, and prints ratios.
+
+    Exit status 3 where a measurement was not valid; its figures are not shown.
+    """
+    from saccade.benchmark.suite import bench as measure
+    from saccade.benchmark.text import Progress, bench_lines
     from saccade.configuration import load_configuration
 
     loaded = load_configuration(
@@ -257,15 +274,16 @@ def bench(
         device=device.value if device else None,
     )
     loaded.check_files()
-    with _stdout_kept_clean(as_json):
-        status = _stderr().status("starting")
-        with status:
-            result = measure(loaded, frames=frames, say=status.update)
+    progress = Progress(sys.stderr)
+    with _stdout_kept_clean(as_json), contextlib.closing(progress):
+        result = measure(loaded, frames=frames, quick=quick, only=only or (), time_limit_s=time_limit, say=progress)
     if as_json:
-        typer.echo(json.dumps(result, allow_nan=False))
+        typer.echo(json.dumps(result, indent=2, allow_nan=False))
     else:
         for line in bench_lines(result):
             typer.echo(line)
+    if result["invalid"]:
+        raise typer.Exit(3)
 
 
 @app.command(epilog="Example: `saccade report runs/latest --open`")

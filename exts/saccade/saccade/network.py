@@ -131,6 +131,10 @@ class Network:
         launches = _record_input(source, feeding, target, self._sensor_configs)
         return InputWork(launches, copies, copied)
 
+    def input_array(self, tensor: str) -> wp.array:
+        """Returns the array that is bound to an input, as the last :meth:`input_work` filled it."""
+        return self._inputs[tensor]
+
     def launch_decode(self) -> None:
         """Launches the decoding of the outputs into the summaries, which must have been cleared."""
         for launch in self._decode:

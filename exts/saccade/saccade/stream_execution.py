@@ -154,6 +154,7 @@ class StreamExecution:
         proofs = self._proofs
         unlisted = [proof["reason"] for proof in proofs if "reason" in proof]
         unknown = [node for proof in proofs for node in proof.get("unknown", ())]
+        reason: str | None
         if self._reason:
             reason = f"an eager run: {self._reason}"
         elif unlisted:

@@ -243,7 +243,7 @@ def _qualification(
     try:
         shapes = {spec.name: spec.shape for spec in candidate.inputs}
         reference = _onnxruntime()(path, threads=threads, shapes=shapes)
-        inputs = _samples(options, [spec.name for spec in candidate.inputs])
+        inputs = _samples(path, options, [spec.name for spec in candidate.inputs])
         try:
             return qualify(
                 candidate, reference, samples=QUALIFICATION_SAMPLES, inputs=inputs, precision=options.precision
@@ -254,21 +254,26 @@ def _qualification(
         candidate.close()
 
 
-def _samples(options: BuildOptions, names: list[str]) -> dict[str, np.ndarray] | None:
-    """Samples from all over the calibration set, which are what the network is for; ``None`` = there is no set."""
-    if options.calibration is None:
+def _samples(path: Path, options: BuildOptions, names: list[str]) -> dict[str, np.ndarray] | None:
+    """Inputs that the network is for: from all over the calibration set, or the samples beside the file.
+
+    ``None`` where there are neither: pseudo-random inputs then have to do.
+    """
+    beside = path.with_name(f"{path.stem.removesuffix('_dynamic')}.samples.npz")
+    source = options.calibration or (beside if beside.is_file() else None)
+    if source is None:
         return None
     from saccade.precision.int8 import UNNAMED, calibration_arrays
 
-    arrays = calibration_arrays(options.calibration)
+    arrays = calibration_arrays(source)
     if set(arrays) == {UNNAMED} and len(names) == 1:
         arrays = {names[0]: arrays[UNNAMED]}
     chosen = {}
     for name in names:
         if name not in arrays:
-            raise ModelError(f"{options.calibration}: no samples of input {name!r}; it has {', '.join(arrays)}")
+            raise ModelError(f"{source}: no samples of input {name!r}; it has {', '.join(arrays)}")
         rows = np.unique(np.linspace(0, len(arrays[name]) - 1, QUALIFICATION_SAMPLES).astype(int))
-        chosen[name] = arrays[name][rows]
+        chosen[name] = arrays[name][rows].astype(np.float32, copy=False)
     return chosen
 
 

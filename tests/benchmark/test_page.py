@@ -1,0 +1,67 @@
+"""The benchmark page is made from the measurements, and is up to date."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("write_benchmarks", ROOT / "scripts" / "write_benchmarks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def median(value):
+    return {"value": value, "interval": [value * 0.99, value * 1.01], "n": 300}
+
+
+RESULT = {
+    "ratios": {
+        "graph_over_floor": median(1.031),
+        "host_round_trip_over_graph": median(12.0),
+        "graph_flag_only_over_floor": {"value": 1.02, "interval": None, "n": 3},
+    },
+    "recorder_us": 2.5,
+    "host_to_device_bytes": 0,
+    "device_to_host_bytes": 4600,
+    "graphs": 12,
+    "engines": {"resnet18 fp16": {"median_ms": {"bare_graph": median(0.2)}}},
+    "frame": {"bench": {"median_ms": {"frame": median(0.31)}}},
+    "preprocess": {"median_us": {"fp16": median(8.0)}, "copy_bandwidth_bytes_per_s": 2.7e12},
+    "host": {"cpu": "A CPU", "cores": 16, "gpu": {"name": "A GPU"}, "driver": "1.2", "tensorrt": "8.5"},
+    "versions": {"warp-lang": "1", "python": "3"},
+    "commit": "abc",
+    "modified": True,
+    "missing": {"polygraphy": "not here"},
+    "invalid": {"cameras": "other results"},
+}
+
+
+def test_a_measurement_becomes_a_section(script):
+    """Ratios with their goals, medians, what it ran on, what is missing and invalid."""
+    text = script.page({"h100": RESULT})
+    for part in (
+        "## h100",
+        "A GPU, driver 1.2",
+        "A CPU, 16 cores",
+        "commit abc with changes",
+        "| 1.031 | 1.021 to 1.041 | 300 | at most 1.05: met |",
+        "at least 15: **missed**",
+        "12 graphs: 0 bytes",
+        "| resnet18 fp16, bare_graph | 0.2 |",
+        "| frame, bench, frame | 0.31 |",
+        "Not measured: polygraphy: not here",
+        "Invalid: cameras: other results",
+    ):
+        assert part in text
+
+
+def test_the_page_is_what_the_script_writes(script):
+    """Whoever adds a measurement writes the page anew: python scripts/write_benchmarks.py."""
+    written = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert written == script.page(script.measurements(ROOT / "docs" / "benchmarks"))
