@@ -69,7 +69,7 @@ format: $(STAMP)
 # One lock for CPython 3.10 to 3.13 and every platform, with hashes; needs uv (https://docs.astral.sh/uv).
 # The extras stay in it (--no-strip-extras): pip 23.0 of Python 3.10 refuses hashed requirements otherwise.
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.10 --extra sim --extra dev --upgrade \
+	uv pip compile pyproject.toml --universal --python-version 3.10 --extra sim --extra ros --extra dev --upgrade \
 		--generate-hashes --no-header --no-annotate --no-strip-extras --quiet --output-file requirements.lock
 
 clean:
