@@ -49,6 +49,7 @@ def peer_environment(middleware: str, domain: int) -> dict[str, str]:
         # As ours by default: both sides keep to the loopback interface, or they do not find each other.
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "RMW_IMPLEMENTATION": middleware,
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "docs" / "fastdds.xml"),
         "AMENT_PREFIX_PATH": str(TREE),
         "LD_LIBRARY_PATH": str(TREE / "lib"),
         "PYTHONPATH": str(TREE / "rclpy"),

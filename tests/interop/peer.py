@@ -76,6 +76,10 @@ class Peer:
         heard["subscription"] = self.node.create_subscription(kind, topic, received, profile(request), raw=True)
         return {}
 
+    def reset(self, request: dict) -> dict:
+        self.heard[request["topic"]].update({"count": 0, "bad": 0, "late_ms": [], "numbers": []})
+        return {}
+
     def report(self, request: dict) -> dict:
         heard = self.heard[request["topic"]]
         numbers = heard["numbers"]

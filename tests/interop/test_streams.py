@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -51,6 +52,13 @@ def test_out(peer, bridge, seconds):
     for topic in topics.values():
         peer.ask("subscribe", topic=topic.name, type=topic.type_name, depth=10, check=True)
     listened(*topics.values())
+    # A volatile reader takes part from some early message on, not always the first: counted are those after that.
+    topics["/stream/image"].publish(image(0))
+    topics["/stream/cloud"].publish(cloud(0))
+    assert ours.flush(5)
+    time.sleep(1.0)
+    for name in topics:
+        peer.ask("reset", topic=name)
     start = time.perf_counter()
     for number in range(30 * seconds):
         topics["/stream/image"].publish(image(number))
@@ -60,8 +68,10 @@ def test_out(peer, bridge, seconds):
     assert ours.flush(5)
     for name, count in (("/stream/image", 30 * seconds), ("/stream/cloud", 10 * seconds)):
         counters = ours.counters()[name]
-        assert (counters["produced"], counters["delivered"], counters["dropped"]) == (count, count, 0)
-        until(lambda name=name, count=count: peer.report(name)["count"] >= count)
+        assert (counters["produced"], counters["delivered"], counters["dropped"]) == (count + 1, count + 1, 0)
+        # A lost fragment is repaired with the receiver's next answer to a heartbeat.
+        with contextlib.suppress(AssertionError):
+            until(lambda name=name, count=count: peer.report(name)["count"] >= count)
         report = peer.report(name)
         assert (report["count"], report["distinct"], report["bad"]) == (count, count, 0)
         assert report["in_order"]
@@ -85,6 +95,10 @@ def test_in(peer, bridge):
     peer.ask("advertise", topic="/stream/in", type=IMAGE)
     introduced(peer, ours, "/stream/in")
     data = packed(messages.encode(image(0)))
+    for _ in range(3):
+        peer.ask("publish", topic="/stream/in", type=IMAGE, data=data, period=0.5)
+    until(lambda: numbers)
+    numbers.clear()
     peer.ask("stream", topic="/stream/in", type=IMAGE, data=data, count=300, rate=30)
     until(lambda: len(numbers) >= 300)
     assert numbers == list(range(300))

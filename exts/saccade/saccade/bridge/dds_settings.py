@@ -16,6 +16,8 @@ FRAGMENT_SIZE = 60_000
 MESSAGE_HEADROOM = 5_500
 """Bytes that a message may be larger than its fragment: headers and small messages that travel along."""
 LARGEST_MESSAGE = 65_500
+RECEIVE_BUFFER = 4_194_304
+"""Asked of the system, which grants at most net.core.rmem_max [B]: a few images."""
 PARTICIPANTS = 120
 """Local processes that can find a free port; Cyclone DDS's own limit of 10 is soon reached."""
 
@@ -43,6 +45,7 @@ def settings_xml(*, network: str = LOOPBACK, fragment_size: int = FRAGMENT_SIZE)
         f"<FragmentSize>{fragment_size}B</FragmentSize></General>"
         f"<Discovery><ParticipantIndex>auto</ParticipantIndex>"
         f"<MaxAutoParticipantIndex>{PARTICIPANTS}</MaxAutoParticipantIndex>{peers}</Discovery>"
+        f'<Internal><SocketReceiveBufferSize min="default" max="{RECEIVE_BUFFER}B"/></Internal>'
         # Fast DDS (1.15) and Cyclone DDS (1.16) may announce type information: ROS 2 matches types by name.
         "<Compatibility><IgnoreTypeInformation>1.15,1.16</IgnoreTypeInformation></Compatibility>"
         "</Domain></CycloneDDS>"

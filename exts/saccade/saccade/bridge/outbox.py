@@ -96,12 +96,12 @@ class Channel:
             return False
         given_up: _Parcel | None = None
         with self._changed:
-            self.produced += 1
             if self.policy == "block" and len(self._waiting) >= self.capacity:
                 start = time.perf_counter()
                 while len(self._waiting) >= self.capacity and not self._closed:
                     self._changed.wait()
                 self.waited_s += time.perf_counter() - start
+            self.produced += 1
             if self._closed or (self.policy == "drop_newest" and len(self._waiting) >= self.capacity):
                 given_up = parcel
             else:
@@ -132,6 +132,8 @@ class Channel:
         if not self._waiting:
             return None
         self._sending = True
+        # A caller who waits for room has it now, however long this message takes to send.
+        self._changed.notify_all()
         return self._waiting.popleft()
 
     def _deliver(self, parcel: _Parcel) -> None:
