@@ -16,11 +16,12 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.10 python3.13 python
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup validate test test-all bench lint format lock clean
+.PHONY: help setup validate test test-all test-interop bench lint format lock clean
 
 help:
 	@echo "make validate   simulate, sense, infer, act, judge: the warehouse, with its verdict and report"
 	@echo "make test       the tests (those for browsers where there is Chromium; slow ones: make test-all)"
+	@echo "make test-interop   the ROS 2 bridge against a real rclpy; downloads one (133 MB, NVIDIA's licence) into .ros-peer/"
 	@echo "make bench      what the loop costs beside the bare engines, as ratios"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     ruff's formatter and its safe fixes"
@@ -53,6 +54,17 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not gpu $(if $(CHROMIUM),,and not browser)" $(ARGS)
+
+# Our side without ROS 2 against both middlewares, then the core of it on the peer's own rclpy.
+test-interop: $(STAMP)
+	@$(BIN)/python scripts/fetch_ros_peer.py || echo "The interop tests are left out: see above"
+	@$(BIN)/python -m pytest tests/interop -m "not slow" -p no:xdist $(ARGS)
+	@if ls .ros-peer/ready-* >/dev/null 2>&1; then for middleware in rmw_fastrtps_cpp rmw_cyclonedds_cpp; do \
+		env ROS_DISTRO=jazzy AMENT_PREFIX_PATH=$(CURDIR)/.ros-peer/jazzy LD_LIBRARY_PATH=$(CURDIR)/.ros-peer/jazzy/lib \
+		PYTHONPATH=$(CURDIR)/.ros-peer/jazzy/rclpy:$(CURDIR)/exts/saccade ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
+		FASTRTPS_DEFAULT_PROFILES_FILE=$(CURDIR)/docs/fastdds.xml RMW_IMPLEMENTATION=$$middleware \
+		SACCADE_INTEROP_TRANSPORT=rclpy PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 .ros-peer/venv/bin/python -m pytest tests/interop -m "not slow" $(ARGS) \
+		|| exit 1; done; fi
 
 bench: $(STAMP)
 	@$(BIN)/saccade bench $(ARGS)

@@ -91,6 +91,7 @@ class Peer:
             "latency_ms": statistics.median(heard["late_ms"]) if heard["late_ms"] else None,
             "in_order": numbers == sorted(numbers),
             "distinct": len(set(numbers)),
+            "numbers": numbers,
         }
 
     def publish(self, request: dict) -> dict:

@@ -28,7 +28,7 @@ class QualityOfService:
 PRESETS: dict[str, QualityOfService] = {
     "default": QualityOfService(depth=10),
     # Reliable: a best-effort subscriber still matches, while a reliable one never matches a best-effort publisher.
-    "reliable_sensor": QualityOfService(depth=5),
+    "reliable_sensor": QualityOfService(depth=10),
     "sensor": QualityOfService(reliable=False, depth=5),
     "latched": QualityOfService(transient_local=True, depth=1),
     "clock": QualityOfService(reliable=False, depth=1),
