@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rosbags")
 
+from tests.ros_messages import same, sample
+
 from saccade.bridge import messages
 from saccade.bridge.messages import MessageError
-from tests.ros_messages import same, sample
 
 IN = [
     "geometry_msgs/msg/Twist",

@@ -37,7 +37,7 @@ def test_refused(name):
 @pytest.mark.parametrize("node", ["", "1a", "a/b", "a b", "a__b"])
 def test_node_refused(node):
     """A node's name has no slash, space or leading digit."""
-    with pytest.raises(ConfigurationError, match="ros2.node"):
+    with pytest.raises(ConfigurationError, match=r"ros2\.node"):
         names.full_node_name(node)
 
 

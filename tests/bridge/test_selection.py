@@ -61,7 +61,7 @@ def test_not_sourced(tmp_path):
 def test_missing_library(tmp_path):
     """A sourced Python path without the library path: the missing library is named."""
     fails = "librcl_action.so: cannot open shared object file: No such file or directory"
-    with pytest.raises(DependencyError, match="librcl_action.so is not found: source ROS 2's setup file"):
+    with pytest.raises(DependencyError, match=r"librcl_action\.so is not found: source ROS 2's setup file"):
         choose("rclpy", importing=importing(fails=fails), environment={}, root=tmp_path)
 
 

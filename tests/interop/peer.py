@@ -156,7 +156,7 @@ class Peer:
                     )
             infos[topic] = found
         return {
-            "topics": {topic: types for topic, types in self.node.get_topic_names_and_types()},
+            "topics": dict(self.node.get_topic_names_and_types()),
             "nodes": [f"{space.rstrip('/')}/{name}" for name, space in self.node.get_node_names_and_namespaces()],
             "infos": infos,
         }

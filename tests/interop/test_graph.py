@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-
 from tests.interop.conftest import TRANSPORT, introduced, listened, packed, unpacked, until
 from tests.ros_messages import sample
 
@@ -96,7 +95,7 @@ def test_profiles_out(peer, bridge, reliable, latched):
 
 
 def test_profiles_in(peer, bridge):
-    """Our reliable subscription gets nothing from a best-effort publisher, and says why; from a reliable one it does."""
+    """Our reliable subscription gets nothing from a best-effort publisher and says why; from a reliable one it does."""
     ours = bridge()
     heard: list = []
     ours.subscribe("/in/good", STRING, heard.append)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.interop.conftest import introduced, listened, packed, unpacked, until
 from tests.ros_messages import same, sample
 

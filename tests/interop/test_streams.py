@@ -10,7 +10,6 @@ import zlib
 
 import numpy as np
 import pytest
-
 from tests.interop.conftest import introduced, listened, packed, until
 from tests.ros_messages import sample
 

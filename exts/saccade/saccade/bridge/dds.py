@@ -97,7 +97,7 @@ class DdsTransport:
         self._lock = threading.RLock()
         self._publications: list[_DdsPublication] = []
         self._subscriptions: list[tuple[DataReader, Endpoint, Received]] = []
-        self._topics: dict[str, tuple[str, Topic]] = {}
+        self._topics: dict[tuple[str, str], Topic] = {}
         self._made: dict[str, type] = {}
         self._others: dict[bytes, Endpoint] = {}
         self._owners: dict[bytes, tuple[bytes, str]] = {}
@@ -322,16 +322,14 @@ class DdsTransport:
         return messages.type_hash(type_name) if self._with_hash else None
 
     def _topic(self, topic: str, type_name: str) -> Topic:
-        known = self._topics.get(topic)
+        known = self._topics.get((topic, type_name))
         if known is not None:
-            if known[0] != type_name:
-                raise TransportError(f"{topic} has type {known[0]} in this node and cannot have {type_name}, too")
-            return known[1]
+            return known
         if type_name not in self._types.fielddefs:
             raise TransportError(f"{topic}: message type {type_name} is not known")
         made = Topic(self._participant, topic, idl_type(type_name, self._types, self._made))
         self._type_information_hidden &= hide_type_information(made)
-        self._topics[topic] = (type_name, made)
+        self._topics[topic, type_name] = made
         return made
 
     def _attach(self, reader: DataReader) -> None:

@@ -22,6 +22,8 @@ from saccade.bridge.qos import QualityOfService
 
 COUNTING_PERIOD = 0.1
 """How often matched subscribers are counted anew [s]."""
+NAMELESS = ("_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_")
+"""What rclpy calls the node of an endpoint whose node it does not know yet."""
 ENVIRONMENT = (
     "ROS_DISTRO",
     "ROS_DOMAIN_ID",
@@ -248,5 +250,5 @@ def _endpoint(topic: str, publishes: bool, info: Any) -> Endpoint:
             transient_local=profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
             depth=profile.depth,
         ),
-        f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+        "" if info.node_name in NAMELESS else f"{info.node_namespace.rstrip('/')}/{info.node_name}",
     )
