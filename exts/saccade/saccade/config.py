@@ -246,9 +246,10 @@ class EngineConfig(Section):
 
 
 class ControllerConfig(Section):
-    """The built-in reflex: slow, stop, steer by hazard and clearance."""
+    """Who decides: by default the built-in reflex, which slows, stops and steers by hazard and clearance."""
 
-    kind: Literal["reflex", "stand"] = "reflex"
+    kind: Literal["reflex", "stand", "ros2"] = "reflex"
+    """``ros2``: a controller outside, over ROS 2 (needs ``ros2.enabled``)."""
     cruise_speed: float = Field(0.7, ge=0, le=3)
     """[m/s]"""
     stop_clearance: float = Field(0.7, ge=0, le=5)
@@ -366,6 +367,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
+        if self.controller.kind == "ros2" and not self.ros2.enabled:
+            raise ValueError("controller.kind: ros2 needs the bridge: set ros2.enabled: true (--ros2)")
         if not self.sensors:
             raise ValueError("sensors: at least one camera or LiDAR is needed")
         for name, sensor in self.sensors.items():
