@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from saccade.frame import CLASSES
 from saccade.reporting.samples import write_sample
+from saccade.telemetry.gpu import ThinnedSeries, _statistics
 from saccade.telemetry.statistics import describe, proportion
 
 HALL = [
@@ -40,6 +42,7 @@ def make_run(
     cut: bool = False,
     name: str = "warehouse",
     budgets: list[dict[str, Any]] | None = None,
+    performance: str | None = "cpu",
     **changes: Any,
 ) -> dict[str, Any]:
     """Writes ``run.json``, ``frames.jsonl`` and samples, and returns the content of ``run.json``.
@@ -58,6 +61,8 @@ def make_run(
         cut: Whether the record lacks its end and its last line is torn.
         name: The run's name.
         budgets: Replaces the made-up budgets.
+        performance: ``"cpu"``: an eager run on the CPU; ``"graph"``: CUDA graphs, GPU samples, profiled functions;
+            ``None``: a record from before these were kept.
         changes: Replaced in ``run.json`` at the top level.
     """
     random = np.random.default_rng(seed)
@@ -94,7 +99,8 @@ def make_run(
     text = "\n".join(lines) + "\n"
     (directory / "frames.jsonl").write_text(text + '{"kind": "frame", "ind' if cut else text)
     run = _summary(name, header, frames, sensors, readers if networks else {}, budgets) if finished else {}
-    run = {**_start(name, sensors, finished), **run, **changes}
+    extra = _performance(random, performance, sensors, readers if networks else {}) if finished else {}
+    run = {**_start(name, sensors, finished), **run, **extra, **changes}
     (directory / "run.json").write_text(json.dumps(run, indent=1))
     for index in range(samples):
         tick = warmup + int((index + 0.5) * ticks / samples)
@@ -281,6 +287,138 @@ def _start(name: str, sensors: Any, finished: bool) -> dict[str, Any]:
         "engine": {"camera": {"name": "onnxruntime", "device": "cpu"}},
         "simulator": {"name": "newton", "solver": "mujoco", "floor_plan": plan},
     }
+
+
+def _performance(random: Any, kind: str | None, sensors: Any, readers: Any) -> dict[str, Any]:
+    """What docs/record.md says of how the frame ran, what crossed PCIe, clocks, GPU samples and user functions."""
+    if kind is None:
+        return {}
+    if kind == "cpu":
+        reason = "NVML is not installed: pip install nvidia-ml-py"
+        fields = ("gpu_utilisation_percent", "memory_used_bytes", "power_w", "energy_j", "throttle_reasons")
+        facts, series = _sampled(random, 410, {"process_cpu_percent": (140, 25)})
+        return {
+            "execution": {"mode": "eager", "scope": None, "reason": "the run is on the CPU", "physics": "cpu"},
+            "residency": {"proven": False, "reason": "an eager run on the CPU: nothing crosses", "graphs": []},
+            "gpu": {**facts, "absent": dict.fromkeys(fields, reason)},
+            "gpu_series": series,
+            "profile": {},
+        }
+    graphs = [
+        {
+            "sensors": [sensor],
+            "nodes": {"kernel": 41 + index, "memcpy": 3, **({"memset": 2} if index == 0 else {})},
+            "host_to_device_bytes": 0,
+            "device_to_host_bytes": 96 + 64 * index,
+            "device_to_device_bytes": 602112 * (index + 1),
+        }
+        for index, (sensor, _) in enumerate(sensors)
+    ]
+    quantities = {
+        "gpu_utilisation_percent": (61, 9),
+        "memory_utilisation_percent": (14, 3),
+        "memory_used_bytes": (5.1 * 2**30, 2**26),
+        "process_memory_bytes": (3.2 * 2**30, 2**26),
+        "power_w": (312, 40),
+        "sm_clock_mhz": (1902, 60),
+        "memory_clock_mhz": (2619, 0),
+        "temperature_c": (47, 1.2),
+        "process_cpu_percent": (118, 12),
+    }
+    facts, series = _sampled(random, 900, quantities)
+    device = {"name": "Example GPU", "uuid": "GPU-0", "memory_total_bytes": 80 * 2**30, "power_limit_w": 350.0}
+    facts |= {
+        "device": device,
+        "energy_j": 27811.4,
+        "throttle_reasons": {"gpu_idle": 0.081, "sw_power_cap": 0.034},
+        "absent": {},
+    }
+    return {
+        "device": "cuda:0",
+        "execution": {
+            "mode": "graph",
+            "scope": "frame",
+            "reason": None,
+            "graphs": len(graphs),
+            "captures": len(graphs) + 1,
+            "recaptures": 1,
+            "replays": 812,
+            "copied_inputs": 0,
+            "physics": "eager",
+        },
+        "residency": {
+            "proven": True,
+            "reason": None,
+            "graphs": graphs,
+            "host_to_device_bytes": 0,
+            "device_to_host_bytes": sum(graph["device_to_host_bytes"] for graph in graphs),
+            "declared_uploads": {},
+            "taps": {f"samples of {sensors[0][0]}": {"bytes": 4816896, "count": 3}},
+        },
+        "clock": {
+            "source": "GPU global timer, mapped by paired samples",
+            "tick_ns": 32,
+            "uncertainty_us": {"mean": 1.812, "max": 3.4071},
+            "pairs": 328,
+            "jumps": 0,
+            "clamped": 2,
+        },
+        "gpu": facts,
+        "gpu_series": series,
+        "engine": {
+            reader: {
+                "engine": "TensorRT",
+                "version": "8.5.3.1",
+                "precision": "fp16",
+                "memory_bytes": 9_437_184,
+                "plan_bytes": 3_105_792,
+                "qualification": {
+                    "relative_l2": {"labels": 0.00231, "hazard": 0.00048},
+                    "label_agreement": 0.99871,
+                    "non_finite": 0,
+                    "samples": 16,
+                    "passed": True,
+                    "limits": {"relative_l2": 0.01, "label_agreement": 0.99},
+                },
+            }
+            for reader in readers
+        },
+        "profile": {
+            "planner.plan": {
+                "calls": 812,
+                "failed": 0,
+                "wall_ms": describe(random.gamma(30, 0.012, 812)),
+                "gpu_ms": describe(random.gamma(30, 0.004, 812)),
+                "gpu_memory_change_bytes": describe(np.r_[2.0**21, np.zeros(811)]),
+                "absent": {},
+            },
+            "write map": {
+                "calls": 12,
+                "failed": 1,
+                "wall_ms": describe(random.gamma(4, 3, 12)),
+                "absent": {"gpu_ms": "12 of 12 calls: ValueError: Invalid device identifier: cuda:3"},
+            },
+        },
+    }
+
+
+def _sampled(random: Any, count: int, quantities: dict[str, tuple[float, float]]) -> tuple[Any, Any]:
+    """Facts and series of made-up samples (mean and spread by quantity), in the sampler's own shape."""
+    drawn = {
+        name: np.maximum(mean + spread * (random.normal(size=count) + np.sin(np.arange(count) / 90)), 0)
+        for name, (mean, spread) in quantities.items()
+    }
+    series = ThinnedSeries(600)
+    kept: dict[str, Any] = {name: array("d") for name in drawn}
+    for index in range(count):
+        # NVML did not answer for a while.
+        gone = {"power_w"} if 400 <= index < 430 else set()
+        found = {name: float(values[index]) for name, values in drawn.items() if name not in gone}
+        series.add(index * 0.1, found)
+        for name, value in found.items():
+            kept[name].append(value)
+    facts: dict[str, Any] = {"samples": count, "period_s": 0.1, "round_ms": {"mean": 0.41, "max": 2.2}}
+    return {**facts, **{name: _statistics(values) for name, values in kept.items()}}, series.as_dict()
 
 
 def _summary(name: str, header: Any, frames: Any, sensors: Any, readers: Any, budgets: Any) -> dict[str, Any]:

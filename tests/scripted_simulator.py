@@ -102,7 +102,13 @@ class ScriptedSimulator:
             return GroundTruth(labels=frame.buffers["labels"], hazard=False)
         return GroundTruth(labels=frame.buffers["labels"], clearance=[5.5] * 16)
 
-    def record_sense(self, stream):
+    def due(self):
+        raise NotImplementedError
+
+    def prepare(self, frames):
+        raise NotImplementedError
+
+    def record_sense(self, frames, stream):
         raise NotImplementedError
 
     def facts(self):

@@ -23,6 +23,8 @@ CONFIGURATION = "scene: room.usda\nsensors:\n  eye: {kind: camera, prim: head}\n
 COMMANDS = [
     ["validate"], ["config", "show"], ["config", "list"], ["config", "fields"], ["train"],
     ["scenes", "make"], ["bench"], ["report"], ["doctor"],
+    ["engine", "build"], ["engine", "list"], ["engine", "verify"], ["engine", "remove"], ["engine", "inspect"],
+    ["engine", "profile"],
 ]  # fmt: skip
 
 

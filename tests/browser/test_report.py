@@ -43,8 +43,9 @@ def browse(page: Path, profile: Path, *arguments: str) -> tuple[str, str]:
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
-def test_the_page_in_the_browser_shows_the_figures_of_run_json(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", ticks=400, warmup=15, contacts=1)
+@pytest.mark.parametrize("performance", ["graph", "cpu", None])
+def test_the_page_in_the_browser_shows_the_figures_of_run_json(tmp_path: Path, performance: str | None) -> None:
+    run = make_run(tmp_path / "run", ticks=400, warmup=15, contacts=1, performance=performance)
     report = write_report(tmp_path / "run")
     dom, console = browse(report, tmp_path / "profile", "--dump-dom")
     assert console == ""
@@ -54,6 +55,8 @@ def test_the_page_in_the_browser_shows_the_figures_of_run_json(tmp_path: Path) -
     assert len(fields) > 100
     for field, value in fields.items():
         assert value == value_at(run, field), field
+    assert any(field.startswith("residency.graphs.1.nodes.") for field in fields) is (performance == "graph")
+    assert any(field.startswith("gpu.process_cpu_percent.") for field in fields) is (performance is not None)
     # The script ran: it takes over the hover texts and opens the filter.
     assert any("data-tip" in attributes for _, attributes in page.elements)
     assert [a for tag, a in page.elements if tag == "p" and a.get("class") == "filter" and "hidden" not in a]
@@ -69,15 +72,15 @@ def test_hostile_names_stay_text_in_the_browser(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_page_is_drawn_and_nothing_sticks_out(tmp_path: Path, width: int) -> None:
-    make_run(tmp_path / "run", ticks=80, samples=1)
+    make_run(tmp_path / "run", ticks=80, samples=1, performance="graph")
     report = write_report(tmp_path / "run")
     picture = tmp_path / "page.png"
-    browse(report, tmp_path / "profile", f"--window-size={width},3000", "--hide-scrollbars", f"--screenshot={picture}")
+    browse(report, tmp_path / "profile", f"--window-size={width},9000", "--hide-scrollbars", f"--screenshot={picture}")
     from PIL import Image
 
     with Image.open(picture) as image:
-        assert image.size == (width, 3000)
-        edge = image.convert("RGB").crop((width - 8, 0, width, 3000)).getcolors(64)
+        assert image.size == (width, 9000)
+        edge = image.convert("RGB").crop((width - 8, 0, width, 9000)).getcolors(64)
         colours = image.convert("RGB").getcolors(1 << 24)
     # The margin is the page's own colour from top to bottom; the page itself has far more to show.
     assert edge is not None

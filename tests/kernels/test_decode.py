@@ -7,16 +7,16 @@ import warp as wp
 from saccade.kernels import decode
 
 
-def summary():
-    return wp.zeros(decode.SUMMARY_SIZE, dtype=wp.float32, device="cpu")
+def summary(batch=1):
+    return wp.zeros((batch, decode.SUMMARY_SIZE), dtype=wp.float32, device="cpu")
 
 
 def labels_of(logits, class_of_logit):
-    result = wp.zeros(logits.shape[2:], dtype=wp.uint8, device="cpu")
+    result = wp.zeros((1, *logits.shape[2:]), dtype=wp.uint8, device="cpu")
     counts = summary()
     lut = wp.array(np.array(class_of_logit, np.uint8), device="cpu")
     decode.record_labels(wp.array(logits, device="cpu"), lut, result, counts).launch()
-    return result.numpy(), int(counts.numpy()[decode.NON_FINITE])
+    return result.numpy()[0], int(counts.numpy()[0, decode.NON_FINITE])
 
 
 def test_labels_are_the_arg_max_mapped_to_classes():
@@ -50,7 +50,7 @@ def test_hazard(sigmoid, value, wanted):
     """A probability passes, a logit goes through the sigmoid."""
     counts = summary()
     decode.record_hazard(wp.array(np.array([[value]], np.float32), device="cpu"), counts, sigmoid=sigmoid).launch()
-    assert counts.numpy()[decode.HAZARD] == pytest.approx(wanted, abs=1e-6)
+    assert counts.numpy()[0, decode.HAZARD] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_clearance_and_other_outputs():
@@ -59,8 +59,38 @@ def test_clearance_and_other_outputs():
     values[5] = np.nan
     counts = summary()
     decode.record_clearance(wp.array(values[None], device="cpu"), counts).launch()
-    found = counts.numpy()[decode.CLEARANCE : decode.NON_FINITE]
+    found = counts.numpy()[0, decode.CLEARANCE : decode.NON_FINITE]
     assert found[4] == 4.0
     assert np.isnan(found[5])
     decode.record_finite(wp.array(np.array([[1.0, np.inf]], np.float32), device="cpu"), counts).launch()
-    assert counts.numpy()[decode.NON_FINITE] == 2
+    assert counts.numpy()[0, decode.NON_FINITE] == 2
+
+
+def test_a_batch_is_decoded_image_by_image():
+    """Labels, hazards, clearances and broken values of one image do not reach another."""
+    random = np.random.default_rng(4)
+    logits = random.normal(size=(3, 4, 5, 6)).astype(np.float32)
+    logits[1, 0, 0, 0] = np.nan
+    counts, result = summary(3), wp.zeros((3, 5, 6), dtype=wp.uint8, device="cpu")
+    decode.record_labels(
+        wp.array(logits, device="cpu"), wp.array(np.arange(4, dtype=np.uint8), device="cpu"), result, counts
+    ).launch()
+    hazards = np.array([[0.1], [0.2], [0.3]], np.float32)
+    clearances = random.uniform(size=(3, 16)).astype(np.float32)
+    decode.record_hazard(wp.array(hazards, device="cpu"), counts, sigmoid=False).launch()
+    decode.record_clearance(wp.array(clearances, device="cpu"), counts).launch()
+    other = np.zeros((3, 2, 2), np.float32)
+    other[2, 1, 1] = np.inf
+    decode.record_finite(wp.array(other, device="cpu"), counts).launch()
+    assert (result.numpy()[[0, 2]] == logits.argmax(1)[[0, 2]]).all()
+    found = counts.numpy()
+    np.testing.assert_allclose(found[:, decode.HAZARD], hazards[:, 0])
+    np.testing.assert_allclose(found[:, decode.CLEARANCE : decode.NON_FINITE], clearances)
+    assert found[:, decode.NON_FINITE].tolist() == [0.0, 1.0, 1.0]
+
+
+def test_an_output_without_a_batch_is_still_checked():
+    """A non-finite value in an output of another shape is counted with the first image."""
+    counts = summary(2)
+    decode.record_finite(wp.array(np.array([1.0, np.nan, 2.0], np.float32), device="cpu"), counts).launch()
+    assert counts.numpy()[:, decode.NON_FINITE].tolist() == [1.0, 0.0]

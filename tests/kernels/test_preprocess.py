@@ -38,8 +38,9 @@ def run(image, size, **options):
     source = wp.array(image, device="cpu")
     output = wp.full((2, 3, size[1], size[0]), value=np.nan, dtype=wp.float32, device="cpu")
     transform = preprocess.image_transform((image.shape[1], image.shape[0]), size, **options)
-    preprocess.record_image(source, transform, output, batch=1).launch()
-    assert np.isnan(output.numpy()[0]).all(), "the other image of the batch was touched"
+    black = wp.zeros_like(source)
+    preprocess.record_images([black, source], transform, output).launch()
+    assert not np.isnan(output.numpy()).any(), "every element is written"
     return output.numpy()[1]
 
 
@@ -75,13 +76,62 @@ def test_channel_order_swaps_red_and_blue():
     assert run(image, (8, 8), channel_order="bgr")[:, 0, 0].tolist() == [0.0, 0.0, 1.0]
 
 
-@pytest.mark.parametrize("scale", [1.0, 1 / 30])
-def test_range_image_holds_scaled_ranges_and_intensity(scale):
-    """Channel 0 is range times scale with 0 for no return, channel 1 intensity."""
-    ranges = np.array([[0.0, 3.0, 30.0]], np.float32)
-    intensity = np.array([[0.0, 0.5, 1.0]], np.float32)
-    output = wp.zeros((1, 2, 1, 3), dtype=wp.float32, device="cpu")
-    preprocess.record_range_image(
-        wp.array(ranges, device="cpu"), wp.array(intensity, device="cpu"), scale, output
-    ).launch()
-    np.testing.assert_allclose(output.numpy()[0], [ranges * scale, intensity], rtol=1e-6)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", [(16, 12), (9, 7)])
+def test_bytes_and_packed_pixels_give_the_same(channels, size):
+    """Interleaved RGB, RGBA and grey come out as the same picture packed does, bit for bit."""
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 16, channels), dtype=np.uint8)
+    packed = np.zeros((12, 16, 4), np.uint8)
+    packed[..., :3] = pixels[..., :3]
+    transform = preprocess.image_transform((16, 12), size, mean=MEAN, std=STD)
+    found, wanted = (wp.zeros((1, 3, size[1], size[0]), dtype=wp.float32, device="cpu") for _ in range(2))
+    preprocess.record_images([wp.array(pixels, device="cpu")], transform, found).launch()
+    source = wp.array(packed.view(np.uint32)[..., 0].copy(), device="cpu")
+    preprocess.record_images([source], transform, wanted).launch()
+    assert (found.numpy() == wanted.numpy()).all()
+
+
+def test_rows_with_padding_are_read_where_they_are():
+    """A view on padded rows is read through its strides."""
+    padded = np.random.default_rng(2).integers(0, 256, (6, 20, 3), dtype=np.uint8)
+    view = wp.array(padded, device="cpu")[:, :16]
+    transform = preprocess.image_transform((16, 6), (16, 6))
+    output = wp.zeros((1, 3, 6, 16), dtype=wp.float32, device="cpu")
+    preprocess.record_images([view], transform, output).launch()
+    np.testing.assert_allclose(output.numpy()[0], padded[:, :16].transpose(2, 0, 1) / 255.0, atol=1e-6)
+
+
+def test_half_output_is_the_rounded_float_output():
+    """float16 holds what float32 does, rounded."""
+    image = np.random.default_rng(3).integers(0, 2**32, (20, 30), dtype=np.uint32)
+    transform = preprocess.image_transform((30, 20), (17, 13), resize="letterbox", mean=MEAN, std=STD)
+    outputs = {dtype: wp.zeros((1, 3, 13, 17), dtype=dtype, device="cpu") for dtype in (wp.float32, wp.float16)}
+    for output in outputs.values():
+        preprocess.record_images([wp.array(image, device="cpu")], transform, output).launch()
+    assert (outputs[wp.float16].numpy() == outputs[wp.float32].numpy().astype(np.float16)).all()
+
+
+def test_sixteen_cameras_take_one_launch_and_do_not_mix():
+    """Each image of a batch is its own camera's."""
+    images = [wp.full((8, 8), value=0xFF000000 | value, dtype=wp.uint32, device="cpu") for value in range(16)]
+    output = wp.zeros((16, 3, 8, 8), dtype=wp.float32, device="cpu")
+    preprocess.record_images(images, preprocess.image_transform((8, 8), (8, 8)), output).launch()
+    np.testing.assert_allclose(output.numpy()[:, 0, 3, 3] * 255, np.arange(16), atol=1e-4)
+
+
+def test_source_order_is_undone():
+    """A BGR picture for a BGR network is not swapped, for an RGB network it is."""
+    image = np.full((8, 8), 0xFF0000FF, np.uint32)
+    assert run(image, (8, 8), source_order="bgr", channel_order="bgr")[:, 0, 0].tolist() == [1.0, 0.0, 0.0]
+    assert run(image, (8, 8), source_order="bgr")[:, 0, 0].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_a_batch_of_unlike_images_is_refused():
+    """Size, kind and number have to agree."""
+    output = wp.zeros((2, 3, 8, 8), dtype=wp.float32, device="cpu")
+    transform = preprocess.image_transform((8, 8), (8, 8))
+    small, large = (wp.zeros((size, size), dtype=wp.uint32, device="cpu") for size in (8, 9))
+    with pytest.raises(ValueError, match="one size"):
+        preprocess.record_images([small, large], transform, output)
+    with pytest.raises(ValueError, match="batch of 2"):
+        preprocess.record_images([small], transform, output)

@@ -323,14 +323,14 @@ def test_a_captured_graph_replays_with_new_poses_and_sample_numbers(room, geomet
     scene, sensor = room(noise={"read": 4.0})
     sensor.sense(scene.state, 0)
     with wp.ScopedCapture(device="cpu") as capture:
-        sensor.sense(scene.state, 0)
+        sensor.cast(scene.state)
     for sequence, position in ((5, (3.0, -0.5, 0.25)), (6, (5.0, 0.0, 0.4))):
         geometry.move(scene, {0: (position, np.eye(3))})
         sensor.sense(scene.state, sequence)
         eager = {name: array.numpy().copy() for name, array in sensor.buffers.items()}
         for array in sensor.buffers.values():
             array.zero_()
-        sensor.sequence.fill_(sequence)
+        sensor.number(sequence)
         wp.capture_launch(capture.graph)
         for name, value in eager.items():
             assert np.array_equal(value, sensor.buffers[name].numpy()), name

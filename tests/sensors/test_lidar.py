@@ -325,12 +325,12 @@ def test_a_captured_graph_replays(world, classes, geometry):
     sensor = sensor_on(scene, classes, geometry, labels=[1] * 5, noise={"range_std": 0.02, "dropout": 0.1})
     sensor.sense(scene.state, 0)
     with wp.ScopedCapture(device="cpu") as capture:
-        sensor.sense(scene.state, 0)
+        sensor.cast(scene.state)
     sensor.sense(scene.state, 21)
     eager = {name: array.numpy().copy() for name, array in sensor.buffers.items()}
     for array in sensor.buffers.values():
         array.zero_()
-    sensor.sequence.fill_(21)
+    sensor.number(21)
     wp.capture_launch(capture.graph)
     for name, value in eager.items():
         assert np.array_equal(value, sensor.buffers[name].numpy()), name

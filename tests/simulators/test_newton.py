@@ -50,7 +50,7 @@ def test_standing_feet_do_not_skate(walker: Any) -> None:
         walker.step(None)
         feet = _feet(walker)
         for side in (0, 1):
-            *_, swinging = walker._gait.foot(side)
+            *_, swinging = walker._walk._gait.foot(side)
             if swinging:
                 lifts.append(feet[side][2])
                 if len(stood[side]) > 3:
@@ -72,7 +72,7 @@ def test_stops_and_stands(walker: Any) -> None:
     for _ in range(150):
         walker.step(None)
     assert walker.state.velocity == (0.0, 0.0)
-    assert walker._gait.standing
+    assert walker._walk._gait.standing
     left, right = _feet(walker)
     assert left[0] == pytest.approx(walker.state.position[0], abs=0.03)
     assert right[0] == pytest.approx(walker.state.position[0], abs=0.03)
@@ -83,7 +83,7 @@ def test_turns_in_place_with_steps(walker: Any) -> None:
     lifted = 0
     for _ in range(75):
         walker.step(None)
-        lifted += walker._gait.foot(0)[3]
+        lifted += walker._walk._gait.foot(0)[3]
     assert walker.state.yaw == pytest.approx(1.5 - 0.5 * 1.0 * 0.25, abs=0.05)
     assert math.hypot(*walker.state.position[:2]) < 1e-6
     assert lifted > 5
@@ -126,10 +126,10 @@ def test_a_delayed_command_takes_effect_within_a_substep_of_its_time(walker: Any
 def test_waiting_commands_are_bounded_and_applied_in_order(walker: Any) -> None:
     now = walker._step * 0.02
     for tick in range(400):
-        walker._base.accept(Command(linear_x=0.001 * tick, tick=tick, apply_at=now + 10.0))
-    assert len(walker._base._pending) <= 256
-    walker._base.accept(Command(tick=1000, apply_at=now + 5.0))
-    times = [command.apply_at for command in walker._base._pending]
+        walker._walk.base.accept(Command(linear_x=0.001 * tick, tick=tick, apply_at=now + 10.0))
+    assert len(walker._walk.base._pending) <= 256
+    walker._walk.base.accept(Command(tick=1000, apply_at=now + 5.0))
+    times = [command.apply_at for command in walker._walk.base._pending]
     assert times == sorted(times)
 
 
@@ -138,11 +138,11 @@ def test_joint_targets_override_the_gait_and_end_with_the_next_command(walker: A
     walker.step(Command(joint_targets={"trunk": 0.5}, tick=1))
     for _ in range(50):
         walker.step(None)
-    assert walker._coordinates.q[coordinate] == pytest.approx(0.5, abs=0.05)
+    assert walker._walk._coordinates.q[coordinate] == pytest.approx(0.5, abs=0.05)
     walker.step(Command(tick=2))
     for _ in range(50):
         walker.step(None)
-    assert walker._coordinates.q[coordinate] == pytest.approx(0.0, abs=0.05)
+    assert walker._walk._coordinates.q[coordinate] == pytest.approx(0.0, abs=0.05)
     with pytest.raises(ConfigurationError, match=r"left_knee"):
         walker.step(Command(joint_targets={"left_nee": 0.1}))
     with pytest.raises(ConfigurationError, match=r"nan"):
@@ -379,7 +379,7 @@ def _two_link_robot(scene: Scene, root: str, x: float) -> None:
 
 
 def _feet(simulator: Any) -> list[np.ndarray]:
-    poses = simulator._state.body_q.numpy()
+    poses = simulator._walk.state.body_q.numpy()
     bodies = simulator._scene.bodies
     return [poses[bodies[f"/Robot/{side}_ankle_roll"]][:3].copy() for side in ("left", "right")]
 

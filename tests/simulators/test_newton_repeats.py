@@ -38,7 +38,7 @@ for step in range(26):
         add("truth", repr((truth.hazard, truth.clearance)).encode() + truth.labels.numpy().tobytes())
     state = simulator.step(Command(linear_x=0.6, yaw_rate=0.3, tick=step) if step == 2 else None)
     add("pose", repr((state.position, state.yaw, state.distance)).encode())
-    add("bodies", simulator._state.body_q.numpy().tobytes())
+    add("bodies", simulator._walk.state.body_q.numpy().tobytes())
 print(json.dumps({{name: digest.hexdigest() for name, digest in digests.items()}}))
 """
 

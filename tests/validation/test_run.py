@@ -7,6 +7,7 @@ import json
 import math
 import resource
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from tests.end_to_end import (
 from saccade.configuration import load_configuration
 from saccade.errors import RecordError
 from saccade.telemetry.record import read_frames
-from saccade.validation.run import validate
+from saccade.validation.run import Interrupt, validate
 
 FRAMES, WARMUP = 10, 2
 
@@ -394,3 +395,15 @@ def test_one_ctrl_c_while_judging_does_not_take_the_verdict_away(room, tmp_path,
     summary = run_here(room, tmp_path)
     assert summary["verdict"] == "pass", summary["reasons"]
     assert (Path(summary["directory"]) / "report.html").is_file()
+
+
+def test_a_signal_while_the_record_is_opened_is_put_off_until_it_has_an_owner():
+    """The block runs to its end, and the interrupt comes right after it; without a signal nothing comes."""
+    interrupt = Interrupt()
+    made = []
+    with pytest.raises(KeyboardInterrupt), interrupt.held():
+        interrupt(signal.SIGINT, None)
+        made.append("recorder")
+    assert made == ["recorder"] and interrupt.raised
+    with Interrupt().held():
+        made.append("another")

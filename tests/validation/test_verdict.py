@@ -192,14 +192,14 @@ def test_an_interval_across_the_limit_is_said(tmp_path):
 def test_every_budget_of_the_configuration_is_known_and_can_be_missed_and_met(tmp_path):
     assert set(_DESCRIPTIONS) == set(Budgets.model_fields)
     make_record(tmp_path, 400, slow=(30,), contacts=(40,), dropped=(50,), duplicate=(60,))
-    summary = summarise(read_frames(tmp_path), Budgets())
+    summary = {**summarise(read_frames(tmp_path), Budgets()), "recaptures": 3}
     assert summary["budgets"] == [] and summary["verdict"] == "pass"
     for name, (_, _, comparison) in _DESCRIPTIONS.items():
         strict = {"camera_miou": 1, "lidar_miou": 1, "hazard_recall": 1, "hazard_auroc": 1}.get(name, 1e6)
         easy, hard = (1e6, 1e-9) if comparison == "<=" else (1e-9, strict)
         if name == "deadline_miss_rate":
             easy = 1
-        if name in ("dropped", "stale", "contacts"):
+        if name in ("dropped", "stale", "contacts", "recaptures"):
             easy, hard = 1000, 0
         if name == "hazard_recall":
             # The synthetic network may see every hazard: perfect recall cannot be missed.
@@ -273,3 +273,23 @@ def test_last_line_and_json(tmp_path):
         "contacts": 0,
         "directory": "runs/x",
     }
+
+
+def test_a_clock_that_jumped_makes_the_run_invalid(tmp_path):
+    """Stamps of the GPU mean nothing when its clock jumped against the host's; without a jump nothing is said."""
+    make_record(tmp_path)
+    record = read_frames(tmp_path)
+    sound = summarise(record, make_budgets(), run={"clock": {"source": "GPU global timer", "jumps": 0}})
+    assert sound["verdict"] == "pass"
+    found = summarise(record, make_budgets(), run={"clock": {"source": "GPU global timer", "jumps": 2}})
+    assert found["verdict"] == "invalid"
+    assert "GPU global timer jumped by more than 1 ms 2 times" in found["reasons"][0]
+
+
+@pytest.mark.parametrize(("recaptures", "verdict"), [(0, "pass"), (3, "fail"), (None, "invalid")])
+def test_recaptures_are_budgeted(tmp_path, recaptures, verdict):
+    """More graphs than allowed fail; without an engine on the GPU the budget cannot be judged."""
+    make_record(tmp_path)
+    record = read_frames(tmp_path)
+    run = {"execution": {"recaptures": recaptures}}
+    assert summarise(record, Budgets(recaptures=2), run=run)["verdict"] == verdict

@@ -63,6 +63,8 @@ class SimulatorConfig(Section):
     """Further semantic labels of the scene and the class that each counts as, such as ``{rack: structure}``."""
     recording: str | None = None
     """Run folder to replay (``backend: replay``), recorded with ``record.sensors: true``."""
+    graph: Literal["auto", "off"] = "auto"
+    """``auto`` captures a step of the embedded simulator's physics on CUDA as one graph; ``off`` runs it eagerly."""
     require_device: bool = False
     """Refuse sensor streams that are not on the configured device, instead of a declared, counted copy."""
 
@@ -176,10 +178,11 @@ SensorConfig = Annotated[CameraConfig | LidarConfig, Field(discriminator="kind")
 
 
 class ImageInput(Section):
-    """How a camera frame becomes a network input of shape ``(1, 3, height, width)``."""
+    """How camera frames become a network input of shape ``(cameras, 3, height, width)``."""
 
     kind: Literal["image"]
-    sensor: str
+    sensor: str | list[str]
+    """Camera that feeds the input; several of one rate and size make a batch, in their order."""
     size: tuple[int, int] | None = None
     """Width, height [px]; ``None`` takes the network's own."""
     resize: Literal["stretch", "letterbox"] = "stretch"
@@ -191,6 +194,18 @@ class ImageInput(Section):
     fill: float = Field(0.447, ge=0, le=1)
     """Value of letterbox borders before mean and std, 0..1."""
 
+    @field_validator("sensor")
+    @classmethod
+    def _distinct(cls, value: str | list[str]) -> str | list[str]:
+        if isinstance(value, list) and (not value or len(set(value)) < len(value)):
+            raise ValueError("a batch needs at least one camera, and each only once")
+        return value
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The cameras of the batch, in its order."""
+        return (self.sensor,) if isinstance(self.sensor, str) else tuple(self.sensor)
+
 
 class RangeImageInput(Section):
     """How a LiDAR frame becomes a network input of shape ``(1, 2, channels, columns)``: range and intensity."""
@@ -199,6 +214,11 @@ class RangeImageInput(Section):
     sensor: str
     range_scale: float = Field(1 / 30.0, gt=0)
     """Multiplies ranges [1/m]; no return = 0."""
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The one LiDAR that feeds the input."""
+        return (self.sensor,)
 
 
 InputConfig = Annotated[ImageInput | RangeImageInput, Field(discriminator="kind")]
@@ -243,6 +263,18 @@ class EngineConfig(Section):
     backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto"
     threads: int = Field(0, ge=0, le=256)
     """Threads of the CPU engine; 0 = all cores."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp16"
+    """Arithmetic of TensorRT; ONNX Runtime takes the network as it is."""
+    sparse: bool = False
+    """Lets TensorRT use 2:4 structured sparsity where the weights have it."""
+    workspace_mib: int | None = Field(None, ge=1, le=1_048_576)
+    """Memory that TensorRT may use while it builds an engine [MiB]; ``None`` = its own limit."""
+    calibration: str | None = None
+    """Calibration samples for ``int8``: a .npz file, or a folder of .npy files for a network with one input."""
+    build_limit_s: float = Field(1800.0, gt=0, le=86_400)
+    """Time after which the build of an engine is given up [s]."""
+    graph: Literal["auto", "off"] = "auto"
+    """``auto`` captures the frame as one CUDA graph where the device can; ``off`` runs it eagerly."""
 
 
 class ControllerConfig(Section):
@@ -347,6 +379,8 @@ class Budgets(Section):
     contacts: int | None = Field(None, ge=0)
     distance_m: float | None = Field(None, ge=0)
     """At least, walked while judged [m]."""
+    recaptures: int | None = Field(None, ge=0)
+    """CUDA graphs captured again because a source's buffers had moved, each of which costs a frame its deadline."""
 
 
 class RunConfig(Section):
@@ -380,14 +414,23 @@ class RunConfig(Section):
                 )
         for name, network in self.networks.items():
             for tensor, source in network.inputs.items():
-                where = f"networks.{name}.inputs.{tensor}"
-                feeding = self.sensors.get(source.sensor)
-                if feeding is None:
-                    known = ", ".join(self.sensors)
-                    raise ValueError(f"{where}.sensor: no sensor {source.sensor!r}; configured are: {known}")
-                wanted = "camera" if source.kind == "image" else "lidar"
-                if feeding.kind != wanted:
-                    raise ValueError(
-                        f"{where}: kind {source.kind!r} needs a {wanted}, {source.sensor!r} is a {feeding.kind}"
-                    )
+                self._check_feeding(f"networks.{name}.inputs.{tensor}", source)
         return self
+
+    def _check_feeding(self, where: str, source: InputConfig) -> None:
+        feeding = []
+        for sensor in source.sensors:
+            if sensor not in self.sensors:
+                known = ", ".join(self.sensors)
+                raise ValueError(f"{where}.sensor: no sensor {sensor!r}; configured are: {known}")
+            feeding.append(self.sensors[sensor])
+            wanted = "camera" if source.kind == "image" else "lidar"
+            if feeding[-1].kind != wanted:
+                raise ValueError(f"{where}: kind {source.kind!r} needs a {wanted}, {sensor!r} is a {feeding[-1].kind}")
+        cameras = [sensor for sensor in feeding if isinstance(sensor, CameraConfig)]
+        if len({(camera.rate, camera.width, camera.height) for camera in cameras}) > 1:
+            listed = ", ".join(
+                f"{name} {camera.width}x{camera.height} at {camera.rate:g} Hz"
+                for name, camera in zip(source.sensors, cameras, strict=True)
+            )
+            raise ValueError(f"{where}.sensor: cameras of one batch have one rate and one size, these have: {listed}")

@@ -86,6 +86,7 @@ USES: dict[str, tuple[Package, ...]] = {
         Package("pycuda>=2024.1", "pycuda"),
         Package("cuda-bindings>=12.6", "cuda.bindings"),
         Package("nvidia-ml-py>=12", "pynvml"),
+        Package("onnx>=1.16", "onnx"),
     ),
     ROS: (Package("cyclonedds>=0.10.5", "cyclonedds"), Package("rosbags>=0.10", "rosbags")),
     TRAINING: (

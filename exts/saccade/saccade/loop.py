@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from saccade.config import RunConfig
 from saccade.controller import ReflexController
+from saccade.execution import Execution, FrameStage, execution_for
 from saccade.frame import Command, Frame, GroundTruth, Result, SimState, now_ns
 from saccade.network import Network
 from saccade.simulators.base import Simulator
@@ -33,7 +34,7 @@ class RecordSink(Protocol):
 class Scorer(Protocol):
     """Compares labels with the truth: see :mod:`saccade.validation.accuracy`."""
 
-    def score(self, network: Network, frame: Frame, truth: GroundTruth) -> dict[str, Any]:
+    def score(self, network: Network, result: Result, frame: Frame, truth: GroundTruth) -> dict[str, Any]:
         """Returns ``intersection``, ``union``, ``valid`` and ``agree``, or nothing without labels."""
         ...
 
@@ -79,12 +80,14 @@ class PerceptionLoop:
     Args:
         config: The run.
         simulator: An opened simulator.
-        networks: By name; a network runs when the frame of its first input's sensor arrives.
+        networks: By name; a network runs when the frames of its first input's sensors are due.
         controller: Makes the command.
         sink: Takes one record per frame.
         scorer: Compares labels with the truth.
         observers: Called after each decision.
         stop: Asked once per step; a text ends the run with that reason.
+        stages: Users' own work on the GPU as part of every frame.
+        execution: How frames become results; ``None`` takes what fits where sensors and engines are.
     """
 
     def __init__(
@@ -98,13 +101,15 @@ class PerceptionLoop:
         scorer: Scorer,
         observers: Sequence[Observer] = (),
         stop: Callable[[], tuple[str, str] | None] = lambda: None,
+        stages: Sequence[FrameStage] = (),
+        execution: Execution | None = None,
     ) -> None:
         self._config = config
         self._simulator = simulator
-        self._readers: dict[str, list[Network]] = {name: [] for name in config.sensors}
-        for network in networks.values():
-            for sensor in network.sensors:
-                self._readers[sensor].append(network)
+        self._networks = dict(networks)
+        self.execution = execution or execution_for(
+            simulator, list(networks.values()), graph=config.engine.graph, stages=stages
+        )
         self._controller = controller
         self._sink = sink
         self._scorer = scorer
@@ -137,7 +142,7 @@ class PerceptionLoop:
                 if ended is not None:
                     outcome.reason, outcome.message = ended
                     break
-                frames = self._simulator.sense()
+                frames = self.execution.sense()
                 command = None
                 if frames:
                     phase = WARMUP if outcome.ticks < config.run.warmup else JUDGED
@@ -154,16 +159,10 @@ class PerceptionLoop:
         return outcome
 
     def _tick(self, index: int, phase: str, state: SimState, frames: Sequence[Frame]) -> Command:
-        results: dict[str, list[Result]] = {}
+        results = self.execution.infer(frames)
         for frame in frames:
-            frame.stamps.handed_over = now_ns()
-            found = []
-            for network in self._readers[frame.sensor]:
-                result = network.process(frame)
-                if result is not None:
-                    self._controller.update(result, frame.sim_time)
-                    found.append(result)
-            results[frame.sensor] = found
+            for result in results[frame.sensor]:
+                self._controller.update(result, frame.sim_time)
         command = self._controller.decide(state, index)
         decided = now_ns()
         for frame in frames:
@@ -179,6 +178,7 @@ class PerceptionLoop:
         tick = Tick(index, phase, state, frames, results, truths, command)
         for observer in self._observers:
             observer(tick)
+        self.execution.idle()
         self._unapplied.append((index, records))
         return command
 
@@ -247,8 +247,7 @@ class PerceptionLoop:
             "agree": None,
         }
         if result.labels is not None and truth.labels is not None:
-            network = next(n for n in self._readers[frame.sensor] if n.name == result.network)
-            entry.update(self._scorer.score(network, frame, truth))
+            entry.update(self._scorer.score(self._networks[result.network], result, frame, truth))
         return entry
 
     def _step(self, command: Command | None) -> SimState:

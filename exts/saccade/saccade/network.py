@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import warp as wp
 
-from saccade.config import EngineConfig, ImageInput, NetworkConfig, SensorConfig
+from saccade.config import EngineConfig, ImageInput, InputConfig, NetworkConfig, SensorConfig
 from saccade.engines.base import Engine, TensorSpec
 from saccade.engines.selection import engine_from_onnx
 from saccade.errors import ModelError
-from saccade.frame import CLASSES, SECTOR_COUNT, Frame, Result, Stamps, now_ns
-from saccade.kernels import decode, preprocess
+from saccade.frame import CLASSES, SECTOR_COUNT, Frame, Result
+from saccade.kernels import decode, preprocess, range_image
+from saccade.mailbox import Mailbox
 
 NO_CLASS = 255
 """Label of a logit whose class is none of saccade's."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputWork:
+    """What turns the frames of one input's sensors into its tensor."""
+
+    launches: Sequence[wp.Launch]
+    copies: Sequence[tuple[wp.array, wp.array]]
+    """Declared copies to a device that cannot read the sensor's: source, target."""
+    copied_bytes: int
+
+    def run(self) -> None:
+        """Launches it."""
+        for launch in self.launches:
+            launch.launch()
+        for source, target in self.copies:
+            wp.copy(target, source)
 
 
 class Network:
@@ -29,6 +48,8 @@ class Network:
         path: The resolved ONNX file.
         sensors: Configuration of the sensors by name.
         engine: How to run it.
+        device: Warp device of the sensors' buffers; an engine for it is taken where there is one.
+        say: Told why an engine is built, and how far it is.
 
     Raises:
         ModelError: The file cannot be used, or its inputs and outputs are not those configured.
@@ -42,105 +63,105 @@ class Network:
         *,
         sensors: Mapping[str, SensorConfig],
         engine: EngineConfig,
+        device: str = "cpu",
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.config = config
-        self.sensors = tuple(dict.fromkeys(source.sensor for source in config.inputs.values()))
+        self._sensor_configs = sensors
+        self.sensors = tuple(dict.fromkeys(s for source in config.inputs.values() for s in source.sensors))
+        """All sensors that it reads."""
+        self.primary = next(iter(config.inputs.values())).sensors
+        """The sensors of the first input: the network runs when they are due, and results belong to their frames."""
         shapes: dict[str, tuple[int, ...]] = {}
         defaults: dict[str, tuple[int, ...]] = {}
         for tensor, source in config.inputs.items():
             fixed = not isinstance(source, ImageInput) or source.size is not None
-            (shapes if fixed else defaults)[tensor] = _shape(source, sensors[source.sensor])
-        self.engine: Engine = engine_from_onnx(path, engine, shapes=shapes, defaults=defaults)
+            (shapes if fixed else defaults)[tensor] = _shape(source, sensors)
+        self.engine: Engine = engine_from_onnx(path, engine, device=device, shapes=shapes, defaults=defaults, say=say)
         self._path = path
         self._check_inputs()
-        device = self.engine.device
-        self._inputs = {spec.name: _array(spec, device) for spec in self.engine.inputs}
-        self.outputs = {spec.name: _array(spec, device) for spec in self.engine.outputs}
+        self._inputs = {spec.name: _array(spec, self.engine.device) for spec in self.engine.inputs}
+        self.outputs = {spec.name: _array(spec, self.engine.device) for spec in self.engine.outputs}
         """Output arrays by tensor name, on the engine's device."""
         for tensor, array in (*self._inputs.items(), *self.outputs.items()):
             self.engine.bind(tensor, array)
-        self.summary = wp.zeros(decode.SUMMARY_SIZE, dtype=wp.float32, device=device)
-        self._summary_view = self.summary.numpy() if not self.summary.device.is_cuda else None
-        self.labels: wp.array | None = None
-        self._decode = self._record_decode()
-        self._preprocess: dict[str, tuple[int, list[wp.Launch], list[tuple[wp.array, wp.array]]]] = {}
-        self._waiting = set(self.sensors)
+        self.labels: dict[str, wp.array] = {}
+        """Predicted class index by sensor, shape ``(height, width)``, uint8; empty without a label output."""
+        self.declared_copies: dict[str, int] = {}
+        """Bytes per set of frames copied to a device that cannot read the sensor's, by tensor."""
+        self._check_outputs()
+        self.place(Mailbox(self.batch, self.engine.device), 0)
 
     @property
-    def sensor(self) -> str:
-        """The sensor of the first input: results belong to its frames."""
-        return self.sensors[0]
+    def batch(self) -> int:
+        """Images or scans that one run takes."""
+        return len(self.primary)
 
-    def process(self, frame: Frame) -> Result | None:
-        """Runs the network when ``frame`` completes its inputs, and stamps the frame.
+    def place(self, mailbox: Mailbox, row: int) -> None:
+        """Puts the summaries into ``mailbox`` from ``row`` on; before the first frame.
 
-        Returns:
-            The result, or ``None`` while another sensor's first frame is still missing.
+        Args:
+            mailbox: On the engine's device.
+            row: The first of :attr:`batch` rows.
         """
-        for launch in self._launches(frame):
-            launch.launch()
-        for source, target in self._preprocess[frame.sensor][2]:
-            wp.copy(target, source)
-        self._waiting.discard(frame.sensor)
-        stamps = frame.stamps
-        stamps.preprocessed = now_ns()
-        if self._waiting or frame.sensor != self.sensor:
-            return None
-        self.engine.enqueue(None)
-        stamps.inferred = now_ns()
-        return self._result(frame, stamps)
+        self.summary, self._values = mailbox.rows(row, self.batch)
+        self._mailbox = mailbox
+        self._decode = self._record_decode()
 
-    @property
-    def declared_copy_bytes(self) -> int:
-        """Bytes per set of frames copied from the sensors' device to the engine's; 0 when they share one."""
-        return sum(target.size * 4 for _, _, copies in self._preprocess.values() for _, target in copies)
+    def input_work(self, tensor: str, frames: Mapping[str, Frame]) -> InputWork:
+        """Returns what fills an input from frames; it holds as long as their buffers stay where they are.
+
+        Args:
+            tensor: Input of the network.
+            frames: Newest frame by sensor.
+        """
+        source, target = self.config.inputs[tensor], self._inputs[tensor]
+        feeding = [frames[sensor] for sensor in source.sensors]
+        device = next(iter(feeding[0].buffers.values())).device
+        copies: list[tuple[wp.array, wp.array]] = []
+        if device != target.device:
+            # The engine cannot read the sensor's device: preprocess there, then one declared, counted copy.
+            staged = wp.empty(target.shape, dtype=target.dtype, device=device)
+            copies.append((staged, target))
+            target = staged
+        copied = sum(wp.types.type_size_in_bytes(target.dtype) * target.size for _, target in copies)
+        if copied:
+            self.declared_copies[tensor] = copied
+        launches = _record_input(source, feeding, target, self._sensor_configs)
+        return InputWork(launches, copies, copied)
+
+    def launch_decode(self) -> None:
+        """Launches the decoding of the outputs into the summaries, which must have been cleared."""
+        for launch in self._decode:
+            launch.launch()
+
+    def results(self) -> list[Result]:
+        """Returns what the host side of the summaries says, one result per sensor of the first input."""
+        decoder = self.config.decoder
+        results = []
+        for row, sensor in zip(self._values, self.primary, strict=True):
+            result = Result(self.name, sensor)
+            result.finite = not row[decode.NON_FINITE]
+            if decoder.hazard is not None:
+                result.hazard = float(row[decode.HAZARD])
+            if decoder.clearance is not None:
+                result.clearance = row[decode.CLEARANCE : decode.NON_FINITE].tolist()
+            result.labels = self.labels.get(sensor)
+            results.append(result)
+        return results
 
     def facts(self) -> dict[str, Any]:
         """Returns what the record should say about the engine."""
-        return {**self.engine.facts(), "declared_copy_bytes": self.declared_copy_bytes}
+        return {
+            **self.engine.facts(),
+            "batch": self.batch,
+            "declared_copy_bytes": sum(self.declared_copies.values()),
+        }
 
     def close(self) -> None:
         """Frees the engine."""
         self.engine.close()
-
-    def _result(self, frame: Frame, stamps: Stamps) -> Result:
-        self.summary.zero_()
-        for launch in self._decode:
-            launch.launch()
-        values = self._summary_view if self._summary_view is not None else self.summary.numpy()
-        decoder = self.config.decoder
-        result = Result(self.name, frame.sensor)
-        result.finite = not values[decode.NON_FINITE]
-        if decoder.hazard is not None:
-            result.hazard = float(values[decode.HAZARD])
-        if decoder.clearance is not None:
-            result.clearance = values[decode.CLEARANCE : decode.NON_FINITE].tolist()
-        result.labels = self.labels
-        stamps.on_host = now_ns()
-        return result
-
-    def _launches(self, frame: Frame) -> list[wp.Launch]:
-        """Recorded launches for a frame; recorded anew only when the frame's buffers have moved."""
-        key = next(iter(frame.buffers.values())).ptr
-        known = self._preprocess.get(frame.sensor)
-        if known is not None and known[0] == key:
-            return known[1]
-        launches: list[wp.Launch] = []
-        copies: list[tuple[wp.array, wp.array]] = []
-        for tensor, source in self.config.inputs.items():
-            if source.sensor != frame.sensor:
-                continue
-            target = self._inputs[tensor]
-            first = frame.buffers["color" if isinstance(source, ImageInput) else "ranges"]
-            if first.device != target.device:
-                # The engine cannot read the sensor's device: preprocess there, then one declared, counted copy.
-                staged = wp.empty(target.shape, dtype=target.dtype, device=first.device)
-                copies.append((staged, target))
-                target = staged
-            launches.append(_record_input(source, frame, target))
-        self._preprocess[frame.sensor] = (key, launches, copies)
-        return launches
 
     def _check_inputs(self) -> None:
         have = {spec.name: spec for spec in self.engine.inputs}
@@ -158,71 +179,73 @@ class Network:
                 f"its inputs are: {described}"
             )
         for spec in have.values():
-            channels = 3 if isinstance(self.config.inputs[spec.name], ImageInput) else 2
-            if spec.dtype != "float32" or len(spec.shape) != 4 or spec.shape[:2] != (1, channels):
+            source = self.config.inputs[spec.name]
+            wanted = (len(source.sensors), 3 if isinstance(source, ImageInput) else 2)
+            if spec.dtype not in ("float32", "float16") or len(spec.shape) != 4 or spec.shape[:2] != wanted:
                 raise ModelError(
                     f"networks.{self.name}.inputs.{spec.name}: {self._path} wants {spec.dtype} {list(spec.shape)}, "
-                    f"a sensor gives float32 [1, {channels}, height, width]: export the network with float input, "
-                    f"batch 1 or dynamic"
+                    f"the sensors give float32 or float16 [{wanted[0]}, {wanted[1]}, height, width]: export the "
+                    f"network with float input and batch {wanted[0]} or a dynamic one"
                 )
 
-    def _record_decode(self) -> list[wp.Launch]:
+    def _check_outputs(self) -> None:
         decoder = self.config.decoder
-        launches: list[wp.Launch] = []
-        decoded = set()
         for role in ("labels", "hazard", "clearance"):
             tensor = getattr(decoder, role)
             if tensor is None:
                 continue
+            where = f"networks.{self.name}.decoder.{role}"
             array = self.outputs.get(tensor)
             if array is None:
-                raise ModelError(
-                    f"networks.{self.name}.decoder.{role}: {self._path} has no output {tensor!r}; "
-                    f"it has {', '.join(self.outputs)}"
-                )
+                raise ModelError(f"{where}: {self._path} has no output {tensor!r}; it has {', '.join(self.outputs)}")
             if array.dtype != wp.float32:
-                raise ModelError(f"networks.{self.name}.decoder.{role}: output {tensor!r} must be float32")
-            decoded.add(tensor)
-            launches.append(getattr(self, f"_record_{role}")(tensor, array))
-        for tensor, array in self.outputs.items():
-            if tensor not in decoded and array.dtype == wp.float32:
-                launches.append(decode.record_finite(array, self.summary))
+                raise ModelError(f"{where}: output {tensor!r} must be float32")
+            shape, batch = list(array.shape), self.batch
+            if role == "labels" and (len(shape) != 4 or shape[:2] != [batch, len(decoder.classes)]):
+                raise ModelError(
+                    f"networks.{self.name}.decoder: output {tensor!r} of {self._path} has shape {shape}, "
+                    f"{len(decoder.classes)} classes are configured: expected "
+                    f"[{batch}, {len(decoder.classes)}, height, width]"
+                )
+            values = {"hazard": 1, "clearance": SECTOR_COUNT}.get(role)
+            if values is not None and (array.size != batch * values or (batch > 1 and shape[0] != batch)):
+                wanted = "one value" if values == 1 else f"{values} sectors"
+                more = "" if batch == 1 else f" for each of {batch} images"
+                raise ModelError(f"{where}: output {tensor!r} has shape {shape}, expected {wanted}{more}")
+
+    def _record_decode(self) -> list[wp.Launch]:
+        decoder = self.config.decoder
+        launches: list[wp.Launch] = []
+        if decoder.labels is not None:
+            launches.append(self._record_labels(self.outputs[decoder.labels]))
+        if decoder.hazard is not None:
+            sigmoid = decoder.hazard_activation == "sigmoid"
+            launches.append(decode.record_hazard(self.outputs[decoder.hazard], self.summary, sigmoid=sigmoid))
+        if decoder.clearance is not None:
+            launches.append(decode.record_clearance(self.outputs[decoder.clearance], self.summary))
+        decoded = (decoder.labels, decoder.hazard, decoder.clearance)
+        launches += [
+            decode.record_finite(array, self.summary)
+            for tensor, array in self.outputs.items()
+            if tensor not in decoded and array.dtype == wp.float32
+        ]
         return launches
 
-    def _record_labels(self, tensor: str, array: wp.array) -> wp.Launch:
-        classes = self.config.decoder.classes
-        if len(array.shape) != 4 or array.shape[:2] != (1, len(classes)):
-            raise ModelError(
-                f"networks.{self.name}.decoder: output {tensor!r} of {self._path} has shape {list(array.shape)}, "
-                f"{len(classes)} classes are configured: expected [1, {len(classes)}, height, width]"
-            )
-        index = [CLASSES.index(name) if name in CLASSES else NO_CLASS for name in classes]
-        class_of_logit = wp.array(np.array(index, dtype=np.uint8), device=array.device)
-        self.labels = wp.zeros(array.shape[2:], dtype=wp.uint8, device=array.device)
-        return decode.record_labels(array, class_of_logit, self.labels, self.summary)
-
-    def _record_hazard(self, tensor: str, array: wp.array) -> wp.Launch:
-        if array.size != 1:
-            raise ModelError(
-                f"networks.{self.name}.decoder.hazard: output {tensor!r} has shape {list(array.shape)}, "
-                f"expected one value"
-            )
-        return decode.record_hazard(array, self.summary, sigmoid=self.config.decoder.hazard_activation == "sigmoid")
-
-    def _record_clearance(self, tensor: str, array: wp.array) -> wp.Launch:
-        if array.size != SECTOR_COUNT:
-            raise ModelError(
-                f"networks.{self.name}.decoder.clearance: output {tensor!r} has shape {list(array.shape)}, "
-                f"expected {SECTOR_COUNT} sectors"
-            )
-        return decode.record_clearance(array, self.summary)
+    def _record_labels(self, array: wp.array) -> wp.Launch:
+        index = [CLASSES.index(name) if name in CLASSES else NO_CLASS for name in self.config.decoder.classes]
+        self._class_of_logit = wp.array(np.array(index, dtype=np.uint8), device=array.device)
+        batch, _, height, width = array.shape
+        labels = wp.zeros((batch, height, width), dtype=wp.uint8, device=array.device)
+        self.labels = {sensor: labels[i] for i, sensor in enumerate(self.primary)}
+        return decode.record_labels(array, self._class_of_logit, labels, self.summary)
 
 
-def _shape(source: Any, sensor: SensorConfig) -> tuple[int, ...]:
-    """The input shape that sensor and preprocessing give."""
+def _shape(source: InputConfig, sensors: Mapping[str, SensorConfig]) -> tuple[int, ...]:
+    """The input shape that sensors and preprocessing give."""
+    sensor = sensors[source.sensors[0]]
     if isinstance(source, ImageInput):
         width, height = source.size or (sensor.width, sensor.height)  # type: ignore[union-attr]
-        return (1, 3, height, width)
+        return (len(source.sensors), 3, height, width)
     return (1, 2, sensor.channels, sensor.columns)  # type: ignore[union-attr]
 
 
@@ -230,19 +253,34 @@ def _array(spec: TensorSpec, device: str) -> wp.array:
     return wp.zeros(spec.shape, dtype=wp.dtype_from_numpy(np.dtype(spec.dtype)), device=device)
 
 
-def _record_input(source: Any, frame: Frame, target: wp.array) -> wp.Launch:
-    if not isinstance(source, ImageInput):
-        return preprocess.record_range_image(
-            frame.buffers["ranges"], frame.buffers["intensity"], source.range_scale, target
+def _record_input(
+    source: InputConfig, frames: Sequence[Frame], target: wp.array, sensors: Mapping[str, SensorConfig]
+) -> list[wp.Launch]:
+    if isinstance(source, ImageInput):
+        images = [frame.buffers["color"] for frame in frames]
+        transform = preprocess.image_transform(
+            (images[0].shape[1], images[0].shape[0]),
+            (target.shape[3], target.shape[2]),
+            resize=source.resize,
+            channel_order=source.channel_order,
+            mean=source.mean,
+            std=source.std,
+            fill=source.fill,
         )
-    image = frame.buffers["color"]
-    transform = preprocess.image_transform(
-        (image.shape[1], image.shape[0]),
-        (target.shape[3], target.shape[2]),
-        resize=source.resize,
-        channel_order=source.channel_order,
-        mean=source.mean,
-        std=source.std,
-        fill=source.fill,
+        return [preprocess.record_images(images, transform, target)]
+    buffers = frames[0].buffers
+    if "ranges" in buffers:
+        scale = source.range_scale
+        return [range_image.record_range_image(buffers["ranges"], buffers["intensity"], scale, target)]
+    # A source of points only: they are sorted into the image that the configured LiDAR would give.
+    cells = wp.zeros(target.shape[2:], dtype=wp.float32, device=target.device)
+    launches = range_image.record_point_image(
+        buffers["points"],
+        buffers["intensity"],
+        source.range_scale,
+        target,
+        vertical_fov=sensors[source.sensor].vertical_fov,  # type: ignore[union-attr]
+        cells=cells,
     )
-    return preprocess.record_image(image, transform, target)
+    launches[0].saccade_keeps = (cells,)  # the launches know its address only
+    return launches

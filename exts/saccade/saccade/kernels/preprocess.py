@@ -1,10 +1,15 @@
-"""Sensor buffers to network inputs: packed RGBA to a normalised NCHW tensor, ranges to a range image."""
+"""Camera images to network inputs: packed or interleaved bytes to a normalised NCHW batch in one launch."""
+
+# mypy: disable-error-code="valid-type,no-untyped-def,no-redef"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import warp as wp
+
+from saccade.kernels.launch import recorded
 
 STRETCH = "stretch"
 LETTERBOX = "letterbox"
@@ -28,12 +33,37 @@ class ImageTransform:
     reverse: wp.int32
 
 
+@wp.struct
+class PackedImage:
+    """One image of a batch, packed RGBA."""
+
+    pixels: wp.array2d(dtype=wp.uint32)
+
+
+@wp.struct
+class InterleavedImage:
+    """One image of a batch, channels last."""
+
+    pixels: wp.array3d(dtype=wp.uint8)
+
+
 @wp.func
-def _unpack(packed: wp.uint32):
+def _pixel(image: PackedImage, y: int, x: int):
+    packed = image.pixels[y, x]
     return wp.vec3f(
         wp.float32(packed & wp.uint32(255)),
         wp.float32((packed >> wp.uint32(8)) & wp.uint32(255)),
         wp.float32((packed >> wp.uint32(16)) & wp.uint32(255)),
+    )
+
+
+@wp.func
+def _pixel(image: InterleavedImage, y: int, x: int):
+    last = wp.min(image.pixels.shape[2], 3) - 1  # one channel is grey
+    return wp.vec3f(
+        wp.float32(image.pixels[y, x, 0]),
+        wp.float32(image.pixels[y, x, wp.min(1, last)]),
+        wp.float32(image.pixels[y, x, last]),
     )
 
 
@@ -49,16 +79,15 @@ def _store(color: wp.vec3f, transform: ImageTransform, batch: int, y: int, x: in
 
 
 @wp.kernel(enable_backward=False)
-def _resample(
-    image: wp.array2d(dtype=wp.uint32), transform: ImageTransform, batch: int, output: wp.array4d(dtype=wp.float32)
-):
-    y, x = wp.tid()
+def _resample(images: wp.array(dtype=Any), transform: ImageTransform, output: wp.array4d(dtype=Any)):
+    batch, y, x = wp.tid()
     if x < transform.left or x >= transform.right or y < transform.top or y >= transform.bottom:
         value = transform.fill * 255.0
         _store(wp.vec3f(value, value, value), transform, batch, y, x, output)
         return
-    height = image.shape[0]
-    width = image.shape[1]
+    image = images[batch]
+    height = image.pixels.shape[0]
+    width = image.pixels.shape[1]
     source_x = wp.clamp(wp.float32(x) * transform.step_x + transform.origin_x, 0.0, wp.float32(width - 1))
     source_y = wp.clamp(wp.float32(y) * transform.step_y + transform.origin_y, 0.0, wp.float32(height - 1))
     x0 = int(source_x)
@@ -67,29 +96,23 @@ def _resample(
     y1 = wp.min(y0 + 1, height - 1)
     along_x = source_x - wp.float32(x0)
     along_y = source_y - wp.float32(y0)
-    upper = _unpack(image[y0, x0]) * (1.0 - along_x) + _unpack(image[y0, x1]) * along_x
-    lower = _unpack(image[y1, x0]) * (1.0 - along_x) + _unpack(image[y1, x1]) * along_x
+    upper = _pixel(image, y0, x0) * (1.0 - along_x) + _pixel(image, y0, x1) * along_x
+    lower = _pixel(image, y1, x0) * (1.0 - along_x) + _pixel(image, y1, x1) * along_x
     _store(upper * (1.0 - along_y) + lower * along_y, transform, batch, y, x, output)
 
 
 @wp.kernel(enable_backward=False)
-def _convert(
-    image: wp.array2d(dtype=wp.uint32), transform: ImageTransform, batch: int, output: wp.array4d(dtype=wp.float32)
-):
-    y, x = wp.tid()
-    _store(_unpack(image[y, x]), transform, batch, y, x, output)
+def _convert(images: wp.array(dtype=Any), transform: ImageTransform, output: wp.array4d(dtype=Any)):
+    batch, y, x = wp.tid()
+    image = images[batch]
+    _store(_pixel(image, y, x), transform, batch, y, x, output)
 
 
-@wp.kernel(enable_backward=False)
-def _range_image(
-    ranges: wp.array2d(dtype=wp.float32),
-    intensity: wp.array2d(dtype=wp.float32),
-    scale: float,
-    output: wp.array4d(dtype=wp.float32),
-):
-    channel, column = wp.tid()
-    output[0, 0, channel, column] = ranges[channel, column] * scale
-    output[0, 1, channel, column] = intensity[channel, column]
+# All at once: an overload that came later would compile the whole module again.
+for _kernel in (_resample, _convert):
+    for _image in (PackedImage, InterleavedImage):
+        for _dtype in (wp.float32, wp.float16):
+            wp.overload(_kernel, {"images": wp.array(dtype=_image), "output": wp.array4d(dtype=_dtype)})
 
 
 def image_transform(
@@ -98,6 +121,7 @@ def image_transform(
     *,
     resize: str = STRETCH,
     channel_order: str = "rgb",
+    source_order: str = "rgb",
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
     std: tuple[float, float, float] = (1.0, 1.0, 1.0),
     fill: float = 0.0,
@@ -111,6 +135,7 @@ def image_transform(
         target: Network input width and height [px].
         resize: ``"stretch"`` fills the input; ``"letterbox"`` keeps the aspect and centres it.
         channel_order: ``"rgb"`` or ``"bgr"``, the order of the network's channels.
+        source_order: ``"rgb"`` or ``"bgr"``, the order of the image's channels.
         mean: Subtracted from channels scaled to 0..1, in the network's order.
         std: Divides what remains.
         fill: Border value of a letterbox before mean and std, 0..1.
@@ -131,19 +156,27 @@ def image_transform(
     transform.gain = wp.vec3f(*(1.0 / (255.0 * s) for s in std))
     transform.bias = wp.vec3f(*(-m / s for m, s in zip(mean, std, strict=True)))
     transform.fill = fill
-    transform.reverse = int(channel_order == "bgr")
+    transform.reverse = int(channel_order != source_order)
     return transform
 
 
-def record_image(image: wp.array, transform: ImageTransform, output: wp.array, *, batch: int = 0) -> wp.Launch:
-    """Returns a recorded launch that turns a camera image into one image of a network's input batch.
+def record_images(images: Sequence[wp.array], transform: ImageTransform, output: wp.array) -> wp.Launch:
+    """Returns a recorded launch that turns one image of each camera into a network's input batch.
 
     Args:
-        image: Packed RGBA, shape ``(height, width)``, uint32.
+        images: Of one size and kind: packed RGBA, shape ``(height, width)``, uint32, or channels last, shape
+            ``(height, width, channels)``, uint8 with 1 (grey), 3 or 4 channels, the fourth not used.
         transform: From :func:`image_transform`.
-        output: Network input, shape ``(batch, 3, height, width)``, float32.
-        batch: Which image of the batch is written.
+        output: Network input, shape ``(len(images), 3, height, width)``, float32 or float16.
+
+    Raises:
+        ValueError: The images differ in size or kind, or their number is not the batch's.
     """
+    first = images[0]
+    if len(images) != output.shape[0]:
+        raise ValueError(f"a batch of {output.shape[0]} images was given {len(images)}")
+    if any((image.shape, image.dtype) != (first.shape, first.dtype) for image in images):
+        raise ValueError(f"images of one batch have one size and kind, got {[image.shape for image in images]}")
     whole = (transform.left, transform.top, transform.right, transform.bottom) == (
         0,
         0,
@@ -151,31 +184,32 @@ def record_image(image: wp.array, transform: ImageTransform, output: wp.array, *
         output.shape[2],
     )
     # A camera that already has the network's size needs no interpolation: a quarter of the reads.
-    same = whole and image.shape == (output.shape[2], output.shape[3])
-    return wp.launch(
+    same = whole and first.shape[:2] == (output.shape[2], output.shape[3])
+    # The launch keeps a pointer to the batch and the batch one to the pixels: both must outlive it.
+    batch = _batch(images)
+    return recorded(
         _convert if same else _resample,
-        dim=(output.shape[2], output.shape[3]),
-        inputs=[image, transform, batch],
+        dim=(output.shape[0], output.shape[2], output.shape[3]),
+        inputs=[batch, transform],
         outputs=[output],
-        device=image.device,
-        record_cmd=True,
+        device=first.device,
+        keep=tuple(images),
     )
 
 
-def record_range_image(ranges: wp.array, intensity: wp.array, scale: float, output: wp.array) -> wp.Launch:
-    """Returns a recorded launch that turns LiDAR buffers into a network input.
-
-    Args:
-        ranges: [m], shape ``(channels, columns)``, float32, 0 = no return.
-        intensity: 0..1, same shape, float32.
-        scale: Multiplies the ranges [1/m].
-        output: Shape ``(1, 2, channels, columns)``, float32: range, intensity.
-    """
-    return wp.launch(
-        _range_image,
-        dim=ranges.shape,
-        inputs=[ranges, intensity, scale],
-        outputs=[output],
-        device=ranges.device,
-        record_cmd=True,
-    )
+def _batch(images: Sequence[wp.array]) -> wp.array:
+    kind: Any = InterleavedImage
+    if images[0].ndim == 2:
+        kind = PackedImage
+    elif images[0].shape[2] == 4 and all(image.is_contiguous and image.ptr % 4 == 0 for image in images):
+        # Four bytes a pixel are read as one word.
+        kind = PackedImage
+        images = [
+            wp.array(ptr=image.ptr, shape=image.shape[:2], dtype=wp.uint32, device=image.device) for image in images
+        ]
+    entries = []
+    for image in images:
+        entry = kind()
+        entry.pixels = image
+        entries.append(entry)
+    return wp.array(entries, dtype=kind, device=images[0].device)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.errors import RecordError
-from saccade.reporting import figures, wording
+from saccade.reporting import figures, performance, wording
 from saccade.reporting.samples import read_samples
 from saccade.telemetry.record import Record, read_frames
 from saccade.telemetry.recorder import FRAMES_FILE, write_atomic
@@ -103,6 +103,7 @@ def render(run: Mapping[str, Any], record: Record, directory: Path, problems: li
         budgets=_budgets(run),
         latency=_latency_rows(run),
         charts=figures.charts(run, record),
+        performance=performance.performance(run),
         accuracy=figures.accuracy(run, record),
         pictures=figures.pictures(run, samples),
         walk=figures.walk(run, record, samples),
@@ -127,7 +128,7 @@ def figure_of(run: Mapping[str, Any]) -> Callable[..., Any]:
         path = tuple(name for part in parts for name in ((part,) if isinstance(part, str) else part))
         found = lookup(run, path)
         value = found.get("value") if isinstance(found, Mapping) else found
-        text, suffix = wording.split(value, unit)
+        text, suffix = performance.split(value, unit)
         title = ""
         if value is None:
             title = str(found.get("reason") or "") if isinstance(found, Mapping) else ""
@@ -147,12 +148,15 @@ def figure_of(run: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 def lookup(run: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    """Returns the value at ``path``, or ``None`` where any part of the way is missing."""
+    """Returns the value at ``path`` (in a list, a number), or ``None`` where any part of the way is missing."""
     found: Any = run
     for part in path:
-        if not isinstance(found, Mapping):
+        if isinstance(found, list):
+            found = found[int(part)] if part.isdecimal() and int(part) < len(found) else None
+        elif isinstance(found, Mapping):
+            found = found.get(part)
+        else:
             return None
-        found = found.get(part)
     return found
 
 

@@ -153,20 +153,23 @@ class LidarSensor:
                 )
         self._bundle.finish_with(launches)
 
-    @property
-    def sequence(self) -> wp.array:
-        """Sample number that the noise depends on, shape ``(1,)``, int32: write it before a captured graph replays."""
-        return self._sequence
-
     def sense(self, state: newton.State, sequence: int) -> None:
         """Launches one sample; allocates nothing and waits for nothing on the device.
 
         Args:
             state: State to which the model's BVH was refitted.
-            sequence: The sample's number; while a graph is captured :attr:`sequence` counts instead.
+            sequence: The sample's number, on which its noise depends.
         """
-        if self._noisy and not self._sequence.device.is_capturing:
+        self.number(sequence)
+        self.cast(state)
+
+    def number(self, sequence: int) -> None:
+        """Launches the setting of the number of the sample that is cast next; not part of a captured graph."""
+        if self._noisy:
             self._sequence.fill_(sequence)
+
+    def cast(self, state: newton.State) -> None:
+        """Launches one sample with the number that was set; may be captured."""
         self._mount.update(state)
         self._bundle.cast(state, self._mount.transform)
 

@@ -23,7 +23,7 @@ class Simulator(Protocol):
     acts: bool
     """Whether commands have an effect; a recording walks where it walked."""
     capturable: bool
-    """Whether :meth:`record_sense` can put sensing into a CUDA graph."""
+    """Whether sensing can be part of a CUDA graph: :meth:`due`, :meth:`prepare` and :meth:`record_sense`."""
 
     def open(self, scene: Path | str) -> SimState:
         """Loads the scene, attaches the configured sensors and returns the first state.
@@ -48,8 +48,26 @@ class Simulator(Protocol):
         """Returns the truth about ``frame``, of that frame's own state."""
         ...
 
-    def record_sense(self, stream: Any) -> None:
-        """Puts sensing of all sensors due together on ``stream`` while a CUDA graph is captured."""
+    def due(self) -> Sequence[Frame]:
+        """Returns the frames that :meth:`sense` would, before they are sensed; only where :attr:`capturable`.
+
+        Everything is set but the buffers' content and the ``sensed`` stamp.
+        """
+        ...
+
+    def prepare(self, frames: Sequence[Frame]) -> None:
+        """Launches what changes from frame to frame; precedes every launch, capture and replay of a set of frames.
+
+        Only where :attr:`capturable`.
+        """
+        ...
+
+    def record_sense(self, frames: Sequence[Frame], stream: Any) -> None:
+        """Launches sensing of frames that are due on ``stream``; waits for nothing and may be captured.
+
+        Only where :attr:`capturable`. Called once or several times for one set; the first call after
+        :meth:`prepare` also brings the scene to the current state.
+        """
         ...
 
     def facts(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.config import RunConfig
 from saccade.errors import ConfigurationError
-from saccade.frame import Command, Contact, Frame, GroundTruth, SimState, Stamps, now_ns
+from saccade.frame import Command, Frame, GroundTruth, SimState, Stamps, now_ns
 from saccade.kernels.setup import prepare_warp
-from saccade.simulators.newton_solver import defer_mujoco_warp
 
 if TYPE_CHECKING:
     import warp as wp
 
     from saccade.simulators.newton_scene import NewtonScene
-
-GLIDE_CLEARANCE = 0.005
-"""Height of a gliding humanoid's soles above the floor [m]: it must not drag its feet."""
 
 
 class NewtonSimulator:
@@ -41,8 +36,6 @@ class NewtonSimulator:
 
     name = "newton"
     acts = True
-    capturable = False
-    """CPU launches are not captured; on CUDA :meth:`record_sense` is not written yet."""
 
     def __init__(
         self, config: RunConfig, *, device: str = "cpu", progress: Callable[[str], None] | None = None
@@ -59,10 +52,13 @@ class NewtonSimulator:
                 "simulator.device is 'cuda', but Warp finds no CUDA device; use --device cpu, or see 'saccade doctor'"
             )
         self.device = str(wp.get_device("cuda:0" if device == "cuda" else device))
+        self.capturable = self.device != "cpu"
+        """On CUDA sensing can be part of a graph; on the CPU a graph gains nothing."""
         self.route: list[tuple[float, float]] = []
         """Waypoints that the scene names, in the world [m]."""
         self._scene: NewtonScene | None = None
         self._frames: list[Frame] = []
+        self._refit_due = True
         self._hazard: bool | None = None
         self._sensed_motion = (0.0, 0.0, 0.0)
 
@@ -73,16 +69,11 @@ class NewtonSimulator:
             SceneError: The file or a prim is missing, or the scene cannot be used; the text says what to do.
             ConfigurationError: A sensor's configuration cannot be met.
         """
-        import newton
         import warp as wp
 
-        from saccade.scenes.gait import Gait
-        from saccade.simulators.newton_base import Base
-        from saccade.simulators.newton_contacts import ContactWatch
-        from saccade.simulators.newton_coordinates import Coordinates
-        from saccade.simulators.newton_drives import DriveLead, stiffen_drives
         from saccade.simulators.newton_scene import scene_from_file
         from saccade.simulators.newton_truth import CorridorProbe
+        from saccade.simulators.newton_walk import Walk
 
         self.close()
         config = self._config.simulator
@@ -92,44 +83,11 @@ class NewtonSimulator:
             loaded = scene_from_file(Path(scene), self._config, device=self.device, progress=self._progress)
             self._scene = loaded
             self.route = loaded.route
-        model, humanoid = loaded.model, loaded.humanoid
+        model, start = loaded.model, loaded.humanoid.start
         with self._timed("solver"):
             self._progress("starting the physics solver")
-            on_cpu = model.device.is_cpu
-            if on_cpu:
-                defer_mujoco_warp()
-            self._solver = newton.solvers.SolverMuJoCo(model, use_mujoco_cpu=on_cpu, kinematic_switchable_roots=False)
-            self._state, self._next = model.state(), model.state()
+            self._walk = Walk(config, loaded, capture=config.graph == "auto")
             self._sensed = model.state()
-            self._control = model.control()
-            newton.eval_fk(model, model.joint_q, model.joint_qd, self._state)
-            self._coordinates = Coordinates(model, self._state, self._next, self._control)
-        self._base = Base(config.humanoid, humanoid.joints, humanoid.joint_names)
-        gait_config = config.humanoid.gait
-        self._gait = (
-            Gait(
-                humanoid.gait,
-                step_length=gait_config.step_length,
-                swing_height=gait_config.swing_height,
-                arm_swing=gait_config.arm_swing,
-            )
-            if humanoid.gait is not None
-            else None
-        )
-        gait_joints = self._gait.joints if self._gait is not None else []
-        stiffen_drives(model, self._solver, gait_joints)
-        self._lead = DriveLead(model, self._solver, gait_joints)
-        self._substep = config.step / config.substeps
-        self._authored_targets = [float(v) for v in self._coordinates.targets]
-        self._mover_pose = [0.0] * 7
-        self._onsets: list[Contact] = []
-        self._watch = ContactWatch(
-            model,
-            self._solver,
-            own_shapes=loaded.own_shapes,
-            classes=loaded.classes,
-            objects=loaded.objects,
-        )
         with self._timed("sensors"):
             self._progress("attaching sensors")
             classes = wp.array(loaded.classes, dtype=wp.uint8, device=model.device)
@@ -137,17 +95,18 @@ class NewtonSimulator:
             self._attach_sensors(classes)
         self._step = 0
         self.state = SimState()
-        self.place(*humanoid.start)
+        self.place(*start)
         with self._timed("kernels"):
             # The first cast compiles or loads kernels; it belongs to the start-up, not to the first frame.
             self._refit()
             for sensor in self._sensors.values():
                 sensor.sense(self._sensed, 0)
-            self._probe.is_hazard(self._sensed, self._base.x, self._base.y, self._base.yaw)
+            base = self._walk.base
+            self._probe.is_hazard(self._sensed, base.x, base.y, base.yaw)
             for truth in self._clearances.values():
                 truth.compute()
-            self._solver.step(self._state, self._next, self._control, None, self._substep)
-            self.place(*humanoid.start)
+            self._walk.rehearse()
+            self.place(*start)
             wp.synchronize_device(self.device)
         self._available_ns = now_ns()
         return self.state
@@ -162,34 +121,12 @@ class NewtonSimulator:
             ConfigurationError: A commanded value is not finite, or a joint is unknown.
         """
         if command is not None:
-            self._base.accept(command)
-        state = self.state
-        state.applied.clear()
-        self._onsets.clear()
-        substeps = self._config.simulator.substeps
-        for number in range(substeps):
-            tick = self._step * substeps + number
-            self._base.apply_due(tick * self._substep, state.applied)
-            self._base.advance(self._substep)
-            end = (tick + 1) * self._substep
-            self._drive(end, self._substep)
-            self._coordinates.push()
-            self._solver.step(
-                self._state,
-                self._next,
-                self._control,
-                self._watch.contacts,
-                self._substep,
-                observables=self._watch.observables,
-            )
-            self._state, self._next = self._next, self._state
-            self._coordinates.swap()
-            self._watch.observe(end, self._onsets)
+            self._walk.base.accept(command)
+        self._walk.step(self._step, self.state)
         self._step += 1
-        self._watch.collect(self._step * self._config.simulator.step, self._onsets)
         self._report(self._step * self._config.simulator.step)
         self._available_ns = now_ns()
-        return state
+        return self.state
 
     def advance_dropping(self, sim_time: float, command: Command | None = None) -> SimState:
         """Steps until ``sim_time`` [s] without sensing; :meth:`sense` then delivers the newest samples only."""
@@ -203,25 +140,45 @@ class NewtonSimulator:
 
         Frames and their buffers are valid until the next call.
         """
+        if self.due():
+            self._sample(self._frames)
+        return self._frames
+
+    def due(self) -> Sequence[Frame]:
+        """Returns the frames that :meth:`sense` would, before anything is sensed: see :meth:`record_sense`."""
         self._frames.clear()
         for name, clock in self._clocks.items():
             due = clock.due(self._step, self._last_sequence[name])
             if due is not None:
                 self._last_sequence[name] = due.sequence
-                frame = self._pool[name]
-                frame.sequence, frame.dropped = due.sequence, due.skipped
-                self._frames.append(frame)
-        if self._frames:
-            self._sample(self._frames)
+                self._announce(name, due.sequence, due.skipped)
         return self._frames
+
+    def prepare(self, frames: Sequence[Frame]) -> None:
+        """Launches what changes from frame to frame; precedes every launch, capture or replay of a set of frames."""
+        self._refit_due = True
+        for frame in frames:
+            self._sensors[frame.sensor].number(frame.sequence)
+
+    def record_sense(self, frames: Sequence[Frame], stream: Any) -> None:
+        """Launches sensing of frames that are due, on the device's stream; waits for nothing and may be captured.
+
+        Args:
+            frames: As :meth:`due` returned them, all or some; :meth:`prepare` came before.
+            stream: The device's current stream.
+        """
+        if self._refit_due:
+            self._refit()
+            self._refit_due = False
+        for frame in frames:
+            self._sensors[frame.sensor].cast(self._sensed)
 
     def sense_now(self) -> Sequence[Frame]:
         """Returns one frame of every sensor, whether due or not; for data sets made with :meth:`place`."""
         self._frames.clear()
-        for name, frame in self._pool.items():
+        for name in self._pool:
             self._last_sequence[name] += 1
-            frame.sequence, frame.dropped = self._last_sequence[name], 0
-            self._frames.append(frame)
+            self._announce(name, self._last_sequence[name], 0)
         self._sample(self._frames)
         return self._frames
 
@@ -236,10 +193,6 @@ class NewtonSimulator:
         if clearance is not None:
             truth.clearance = clearance.compute()
         return truth
-
-    def record_sense(self, stream: Any) -> None:
-        """Not offered: see :attr:`capturable`."""
-        raise NotImplementedError("the embedded simulator does not put sensing into a CUDA graph yet")
 
     def place(
         self, x: float, y: float, yaw: float, *, gait_phase: float = 0.0, gait_speed: float = 0.0, time: float = 0.0
@@ -257,26 +210,11 @@ class NewtonSimulator:
         Returns:
             The state.
         """
-        import newton
-
-        assert self._scene is not None
-        self._base.place(x, y, yaw)
-        self._watch.forget()
-        if self._gait is not None:
-            self._gait.reset(x, y, yaw, phase=gait_phase, speed=gait_speed)
-        coordinates = self._coordinates
-        coordinates.restore(self._scene.model)
-        self._drive(time, 0.0)
-        if self._gait is not None:
-            for joint, target in zip(self._gait.joints, self._gait.targets, strict=True):
-                coordinates.q[joint.coordinate] = target
-        coordinates.push(everything=True)
-        newton.eval_fk(self._scene.model, self._state.joint_q, self._state.joint_qd, self._state)
+        self._walk.place(x, y, yaw, phase=gait_phase, speed=gait_speed, time=time)
         self.state.applied.clear()
-        self._onsets.clear()
         self._report(time)
         if gait_speed:
-            self._base.forward = gait_speed
+            self._walk.base.forward = gait_speed
         self._available_ns = now_ns()
         return self.state
 
@@ -306,7 +244,9 @@ class NewtonSimulator:
             return facts
         facts.update(
             scene_facts(scene),
-            substep_s=self._substep,
+            substep_s=self._walk.substep,
+            physics=self._walk.mode,
+            physics_reason=self._walk.reason,
             sensors={
                 name: {
                     "kind": sensor.kind,
@@ -336,19 +276,7 @@ class NewtonSimulator:
         self._scene.model.__dict__.pop("_saccade_casters", None)
         self._scene = None
         self._frames.clear()
-        for name in (
-            "_solver",
-            "_state",
-            "_next",
-            "_sensed",
-            "_control",
-            "_coordinates",
-            "_sensors",
-            "_probe",
-            "_watch",
-        ):
-            self.__dict__.pop(name, None)
-        for name in ("_clearances", "_pool", "_truths"):
+        for name in ("_walk", "_sensed", "_sensors", "_probe", "_clearances", "_pool", "_truths"):
             self.__dict__.pop(name, None)
 
     @contextmanager
@@ -412,90 +340,41 @@ class NewtonSimulator:
             self._pool[name] = Frame(name, config.kind, 0, 0.0, Stamps(), sensor.buffers)
             self._truths[name] = GroundTruth(labels=sensor.labels)
 
-    def _drive(self, sim_time: float, dt: float) -> None:
-        """Writes where root, movers and joint targets are to be at ``sim_time`` [s]."""
-        assert self._scene is not None
-        humanoid, base, coordinates = self._scene.humanoid, self._base, self._coordinates
-        floor = self._scene.floor_height
-        if self._gait is None:
-            height = humanoid.root_height + GLIDE_CLEARANCE
-        elif dt > 0:
-            height = self._gait.advance(dt, base.x, base.y, base.yaw, base.forward, base.left, base.yaw_rate)
-        else:
-            height = self._gait.height
-        from_z = coordinates.q[humanoid.root_q + 2]
-        self._set_pose(humanoid, base.x, base.y, floor + height, base.yaw)
-        cos, sin = math.cos(base.yaw), math.sin(base.yaw)
-        qd, k = coordinates.qd, humanoid.root_qd
-        qd[k] = cos * base.forward - sin * base.left
-        qd[k + 1] = sin * base.forward + cos * base.left
-        qd[k + 2] = (floor + height - from_z) / dt if dt > 0 else 0.0
-        qd[k + 3] = qd[k + 4] = 0.0
-        qd[k + 5] = base.yaw_rate
-        for mover, start in self._scene.movers:
-            mover.pose_into(sim_time, self._mover_pose)
-            for i in range(7):
-                coordinates.q[start + i] = self._mover_pose[i]
-        if self._gait is not None:
-            self._lead.update(self._gait.rates, dt)
-            for joint, target, lead in zip(self._gait.joints, self._gait.targets, self._lead.lead, strict=True):
-                coordinates.targets[joint.coordinate] = target + lead
-        if base.joint_targets or self._overridden:
-            self._override(coordinates.targets)
-
-    _overridden: frozenset[int] = frozenset()
-
-    def _override(self, targets: Any) -> None:
-        """Puts commanded joint targets over the gait's, and what was authored back where no command holds any more."""
-        commanded = self._base.joint_targets
-        gait = {joint.coordinate for joint in self._gait.joints} if self._gait is not None else frozenset()
-        for coordinate in self._overridden:
-            if coordinate not in commanded and coordinate not in gait:
-                targets[coordinate] = self._authored_targets[coordinate]
-        for coordinate, target in commanded.items():
-            targets[coordinate] = target
-        if self._overridden != commanded.keys():
-            self._overridden = frozenset(commanded)
-
-    def _set_pose(self, humanoid: Any, x: float, y: float, z: float, yaw: float) -> None:
-        from saccade.simulators.newton_scene import root_pose
-
-        q, start = self._coordinates.q, humanoid.root_q
-        pose = root_pose(humanoid, x, y, z, yaw)
-        for i in range(7):
-            q[start + i] = pose[i]
-
     def _report(self, sim_time: float) -> None:
         """Writes the pooled state."""
         assert self._scene is not None
-        state, base = self.state, self._base
+        state, walk = self.state, self._walk
+        base = walk.base
         state.sim_time, state.step = sim_time, self._step
-        z = float(self._coordinates.q[self._scene.humanoid.root_q + 2])
-        state.position, state.yaw = (base.x, base.y, z), base.yaw
+        state.position, state.yaw = (base.x, base.y, walk.height), base.yaw
         state.velocity, state.yaw_rate = (base.forward, base.left), base.yaw_rate
         state.distance = base.distance
-        state.contacts = list(self._onsets) if self._onsets else []
+        state.contacts = list(walk.onsets) if walk.onsets else []
 
     def _refit(self) -> None:
         """Copies the bodies' poses to the state that sensors read, and refits the ray caster's tree to it."""
         import warp as wp
 
         assert self._scene is not None
-        wp.copy(self._sensed.body_q, self._state.body_q)
+        wp.copy(self._sensed.body_q, self._walk.poses)
         self._scene.model.bvh_refit_shapes(self._sensed)
+
+    def _announce(self, name: str, sequence: int, dropped: int) -> None:
+        """Puts a sensor's pooled frame among those that are due."""
+        frame, base = self._pool[name], self._walk.base
+        frame.sequence, frame.dropped, frame.sim_time = sequence, dropped, self.state.sim_time
+        frame.stamps.clear()
+        frame.stamps.sim_state = self._available_ns
+        self._frames.append(frame)
+        self._hazard = None
+        self._sensed_motion = (base.x, base.y, base.motion_heading())
 
     def _sample(self, frames: Sequence[Frame]) -> None:
         import warp as wp
 
         self._refit()
-        base = self._base
-        self._hazard = None
-        self._sensed_motion = (base.x, base.y, base.motion_heading())
         on_cpu = self.device == "cpu"
         for frame in frames:
-            frame.stamps.clear()
-            frame.stamps.sim_state = self._available_ns
-            frame.sim_time = self.state.sim_time
             self._sensors[frame.sensor].sense(self._sensed, frame.sequence)
             if not on_cpu:
                 wp.synchronize_device(self.device)

@@ -15,14 +15,16 @@ from saccade.simulators.newton_truth import HostArray
 class CoordinateUpload:
     """Pinned host copies of coordinates and targets, and the kernel that writes the prescribed ones.
 
-    Only coordinates of kinematic bodies are prescribed; those of all other joints belong to the solver.
+    Only coordinates of kinematic bodies are prescribed; those of all other joints belong to the solver. What one step
+    of the loop needs for all its physics steps lies side by side and is uploaded in three copies.
 
     Args:
         model: The finalized model.
         control: Its control, whose joint targets are uploaded whole.
+        slots: Physics steps of one step of the loop.
     """
 
-    def __init__(self, model: Any, control: Any):
+    def __init__(self, model: Any, control: Any, *, slots: int):
         import newton
 
         flags, child = model.body_flags.numpy(), model.joint_child.numpy()
@@ -37,23 +39,32 @@ class CoordinateUpload:
         self._device = device
         self._mask_q = wp.array(prescribed_q, dtype=wp.uint8, device=device)
         self._mask_qd = wp.array(prescribed_qd, dtype=wp.uint8, device=device)
-        self._q = HostArray(model.joint_q.numpy(), wp.float32, device)
-        self._qd = HostArray(model.joint_qd.numpy(), wp.float32, device)
-        self._targets = HostArray(control.joint_target_q.numpy(), wp.float32, device)
+        self.q, self.qd = model.joint_q.numpy().copy(), model.joint_qd.numpy().copy()
+        """What the host prescribes now; :meth:`stage` keeps it."""
+        self.targets = control.joint_target_q.numpy().copy()
+        self._q, self._qd, self._targets = (
+            HostArray(np.repeat(values[None], slots, axis=0), wp.float32, device)
+            for values in (self.q, self.qd, self.targets)
+        )
+        self._rows = [[array.array[slot] for array in (self._q, self._qd, self._targets)] for slot in range(slots)]
         self._control = control
-        self.q, self.qd = self._q.host, self._qd.host
-        self.targets = self._targets.host
 
-    def push(self, state: Any, *, everything: bool) -> None:
-        """Uploads to ``state`` and the control; pinned memory is reused, so the last upload must have arrived."""
-        wp.synchronize_stream(self._device.stream)
+    def stage(self, slot: int) -> None:
+        """Keeps what the host prescribes now for physics step ``slot``; the last upload must have arrived."""
+        self._q.host[slot] = self.q
+        self._qd.host[slot] = self.qd
+        self._targets.host[slot] = self.targets
+
+    def upload(self) -> None:
+        """Launches the copies of all slots to the device."""
         for array in (self._q, self._qd, self._targets):
             array.push()
-        wp.copy(self._control.joint_target_q, self._targets.array)
-        for mask, source, target in (
-            (self._mask_q, self._q.array, state.joint_q),
-            (self._mask_qd, self._qd.array, state.joint_qd),
-        ):
+
+    def write(self, slot: int, state: Any, *, everything: bool) -> None:
+        """Launches the writing of a slot to ``state`` and the control."""
+        q, qd, targets = self._rows[slot]
+        wp.copy(self._control.joint_target_q, targets)
+        for mask, source, target in ((self._mask_q, q, state.joint_q), (self._mask_qd, qd, state.joint_qd)):
             wp.launch(
                 _write_prescribed,
                 dim=source.shape[0],
@@ -61,6 +72,10 @@ class CoordinateUpload:
                 outputs=[target],
                 device=self._device,
             )
+
+    def wait(self) -> None:
+        """Waits until everything that was launched has arrived."""
+        wp.synchronize_stream(self._device.stream)
 
 
 @wp.kernel(enable_backward=False)

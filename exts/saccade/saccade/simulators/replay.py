@@ -20,6 +20,7 @@ from saccade.telemetry.sensor_recorder import FOLDER, INDEX, MANIFEST, SCHEMA, T
 
 HOW_TO_RECORD = "record it with: saccade validate --set record.sensors=true"
 _DTYPES = {"uint8": wp.uint8, "uint32": wp.uint32, "float32": wp.float32, "vec3f": wp.vec3f}
+NOT_CAPTURABLE = "a recording cannot be put into a CUDA graph"
 _OVERRUN_S = 1.0
 """Simulated time beyond the last recorded decision after which the recording counts as over [s]."""
 
@@ -155,9 +156,24 @@ class ReplaySimulator:
         """Returns the recorded truth about a frame of the last :meth:`sense`."""
         return self._truths[frame.sensor]
 
-    def record_sense(self, stream: Any) -> None:
+    def due(self) -> Sequence[Frame]:
         """Not offered: frames come from files."""
-        raise NotImplementedError("a recording cannot be put into a CUDA graph")
+        raise NotImplementedError(NOT_CAPTURABLE)
+
+    def prepare(self, frames: Sequence[Frame]) -> None:
+        """Not offered: frames come from files."""
+        raise NotImplementedError(NOT_CAPTURABLE)
+
+    def record_sense(self, frames: Sequence[Frame], stream: Any) -> None:
+        """Not offered: frames come from files."""
+        raise NotImplementedError(NOT_CAPTURABLE)
+
+    @property
+    def uploads(self) -> dict[str, int]:
+        """Bytes per set of frames that recorded buffers are uploaded with, by name; nothing on the CPU."""
+        if self.device == "cpu":
+            return {}
+        return {f"replay.{name}": channel.size for name, channel in self._channels.items()}
 
     def facts(self) -> dict[str, Any]:
         """Returns the facts of the recorded run's simulator, and what was replayed."""
@@ -284,12 +300,13 @@ class ReplaySimulator:
         for network, section in self._config.networks.items():
             for source in section.inputs.values():
                 needed = ("color",) if isinstance(source, ImageInput) else ("ranges", "intensity")
-                missing = [buffer for buffer in needed if buffer not in self._channels[source.sensor].frame.buffers]
-                if missing:
-                    raise RecordError(
-                        f"{self._directory}: network {network!r} reads {', '.join(missing)} of sensor "
-                        f"{source.sensor!r}, which the recording lacks; {HOW_TO_RECORD}"
-                    )
+                for feeding in source.sensors:
+                    missing = [buffer for buffer in needed if buffer not in self._channels[feeding].frame.buffers]
+                    if missing:
+                        raise RecordError(
+                            f"{self._directory}: network {network!r} reads {', '.join(missing)} of sensor "
+                            f"{feeding!r}, which the recording lacks; {HOW_TO_RECORD}"
+                        )
 
 
 class _Channel:
@@ -318,6 +335,11 @@ class _Channel:
         own = {buffer: array for buffer, array in self.arrays.items() if buffer != TRUTH}
         self.frame = Frame(name, described["kind"], 0, 0.0, Stamps(), own)
         self._truth = self.arrays.get(TRUTH, own.get("labels"))
+
+    @property
+    def size(self) -> int:
+        """Bytes of one sample of all buffers."""
+        return sum(view.nbytes for _, view in self._staging.values())
 
     def load(self, row: int, checksum: int) -> None:
         """Reads one sample into the arrays.

@@ -18,6 +18,7 @@ import warp as wp
 from saccade.errors import RecordError
 from saccade.frame import Frame, GroundTruth, SimState
 from saccade.telemetry.recorder import write_atomic, write_problem
+from saccade.telemetry.taps import Tap
 
 if TYPE_CHECKING:
     from saccade.loop import Tick
@@ -60,6 +61,7 @@ class SensorRecorder:
         """Decisions left out because the disk did not keep up."""
         self.waited_s = 0.0
         """Wall time that the loop waited for the disk [s]."""
+        self.tap = Tap()
         self._slots = slots
         self._block = block
         self._channels: dict[str, _Channel] = {}
@@ -90,7 +92,7 @@ class SensorRecorder:
                     self.lost += 1
                 return
             taken.append((channel, slot))
-            channel.copy(slot, frame, truth)
+            channel.copy(slot, frame, truth, self.tap)
         line = {
             "tick": tick.index,
             "state": _state(tick.state),
@@ -227,12 +229,12 @@ class _Channel:
             self.free.put(_Slot(arrays))
         self._rows = 0
 
-    def copy(self, slot: _Slot, frame: Frame, truth: GroundTruth) -> None:
+    def copy(self, slot: _Slot, frame: Frame, truth: GroundTruth, tap: Tap) -> None:
         """Copies the sample into the slot's arrays."""
         device = None
         for name, target in slot.arrays.items():
             source: Any = truth.labels if name == TRUTH and self._own_truth else frame.buffers[name]
-            wp.copy(target, source)
+            tap.copy(target, source)
             device = source.device
         if device is not None and device.is_cuda:
             wp.synchronize_stream(device.stream)

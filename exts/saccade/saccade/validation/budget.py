@@ -25,6 +25,7 @@ _DESCRIPTIONS = {
     "clearance_error_m": ("Median absolute error of the clearance", "m", "<="),
     "contacts": ("Contacts with anything but the floor", "", "<="),
     "distance_m": ("Distance walked", "m", ">="),
+    "recaptures": ("CUDA graphs captured again because buffers had moved", "", "<="),
 }
 """By field of :class:`saccade.config.Budgets`: what it limits, unit, comparison."""
 
@@ -119,8 +120,9 @@ def _figure(name: str, summary: Mapping[str, Any]) -> Mapping[str, Any]:
     reasons = {
         "realtime_factor": "it needs at least two judged decisions",
         "distance_m": "the distance walked is not known",
+        "recaptures": "no engine runs on the GPU; leave it out with --set budgets.recaptures=null",
     }
-    return {"value": summary[name] if n else None, "n": n, "reason": reasons.get(name, "no decision was judged")}
+    return {"value": summary.get(name) if n else None, "n": n, "reason": reasons.get(name, "no decision was judged")}
 
 
 def _percentile(name: str, percentile: Mapping[str, Any], share: str) -> Mapping[str, Any]:

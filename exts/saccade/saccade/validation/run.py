@@ -16,10 +16,13 @@ from saccade.config import RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import ReflexController
 from saccade.errors import ConfigurationError, DependencyError, EngineError, RecordError, SaccadeError
-from saccade.loop import Observer, Outcome, PerceptionLoop, Tick
+from saccade.execution import Execution, execution_for
+from saccade.loop import Observer, Outcome, PerceptionLoop
 from saccade.network import Network
 from saccade.simulators.base import Simulator
+from saccade.telemetry.gpu import GpuSampler
 from saccade.telemetry.host import host_facts, package_versions
+from saccade.telemetry.profiled import clear_profile, profile_facts
 from saccade.telemetry.recorder import (
     Recorder,
     latest_directory,
@@ -28,6 +31,8 @@ from saccade.telemetry.recorder import (
     run_directory,
     write_atomic,
 )
+from saccade.telemetry.taps import Taps
+from saccade.validation.progress import RunProgress
 from saccade.validation.samples import SampleKeeper
 from saccade.validation.scorer import LabelScorer
 from saccade.validation.summary import finish_run, summarise
@@ -55,6 +60,19 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Puts the first signal off until the block has ended: what it makes is never left without an owner."""
+        self.running = True
+        try:
+            yield
+        finally:
+            self.running = False
+        if self.requested:
+            self.raised = True
+            raise KeyboardInterrupt
+
+
 def validate(
     loaded: LoadedConfiguration, *, out: Path = Path("runs"), console: Console | None = None
 ) -> dict[str, Any]:
@@ -76,7 +94,7 @@ def validate(
     directory = run_directory(out, config.run.name or loaded.name)
     interrupt = Interrupt()
     document = _document(loaded, directory)
-    progress = _Progress(console, config)
+    progress = RunProgress(console, config)
     with _signals(interrupt), progress:
         recorder: Recorder | None = None
         session = _Session()
@@ -85,7 +103,8 @@ def validate(
         summary: dict[str, Any] | None = None
         try:
             write_atomic(directory / "run.json", _json({**document, "state": "running"}))
-            recorder = Recorder(directory, _header(config, directory.name), flush_ms=config.record.flush_ms)
+            with interrupt.held():
+                recorder = Recorder(directory, _header(config, directory.name), flush_ms=config.record.flush_ms)
             session.open(loaded, progress.say)
             document.update(session.facts())
             write_atomic(directory / "run.json", _json({**document, "state": "running"}))
@@ -95,7 +114,7 @@ def validate(
                 frames=config.run.frames,
                 networks=session.networks,
             )
-            outcome = _run(config, session, recorder, directory, [keeper, progress], interrupt)
+            outcome = _run(config, session, recorder, directory, keeper, progress, interrupt)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or interrupt.raised:
                 if session.state is not None:
@@ -164,6 +183,10 @@ class _Session:
         self.networks: dict[str, Network] = {}
         self.simulator: Simulator | None = None
         self.state: Any = None
+        self.execution: Execution | None = None
+        self.taps: Taps = {}
+        """What leaves the GPU beside the results, by name: bytes and count so far."""
+        self.sampler: GpuSampler | None = None
 
     def open(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> None:
         from saccade.kernels.setup import prepare_warp
@@ -171,10 +194,13 @@ class _Session:
         # Before the first array: it says where compiled kernels are kept.
         prepare_warp()
         config = loaded.config
+        device = _device(config)
         for name, network in config.networks.items():
             say(f"loading network {name}")
             path = loaded.model_path(name)
-            self.networks[name] = Network(name, network, path, sensors=config.sensors, engine=config.engine)
+            self.networks[name] = Network(
+                name, network, path, sensors=config.sensors, engine=config.engine, device=device, say=say
+            )
         self.simulator = simulator_for(loaded, say)
         replay = config.simulator.backend == "replay"
         self.state = self.simulator.open(config.scene if replay else loaded.scene_path())
@@ -186,12 +212,20 @@ class _Session:
         hashes = {f"model {name}": facts["sha256"] for name, facts in engines.items() if "sha256" in facts}
         if "scene_sha256" in simulator:
             hashes["scene"] = simulator["scene_sha256"]
-        return {
+        facts: dict[str, Any] = {
             "engine": engines,
             "simulator": simulator,
             "hashes": hashes,
             "device": self.simulator.device if self.simulator is not None else None,
         }
+        if self.execution is not None:
+            facts.update(self.execution.facts())
+            facts["execution"]["physics"] = simulator.get("physics")
+            taps = {name: tap() for name, tap in self.taps.items()}
+            facts["residency"]["taps"] = {name: tap for name, tap in taps.items() if tap["count"]}
+        if self.sampler is not None:
+            facts.update(gpu=self.sampler.facts(), gpu_series=self.sampler.series, profile=profile_facts())
+        return facts
 
     def close(self) -> None:
         for network in self.networks.values():
@@ -257,11 +291,13 @@ def _run(
     session: _Session,
     recorder: Recorder,
     directory: Path,
-    observers: list[Observer],
+    keeper: SampleKeeper,
+    progress: Observer,
     interrupt: Interrupt,
 ) -> Outcome:
     simulator = session.simulator
     assert simulator is not None
+    observers: list[Observer] = [keeper, progress]
     thresholds = {name: network.config.decoder.hazard_threshold for name, network in session.networks.items()}
     controller = ReflexController(
         config.controller, hazard_thresholds=thresholds, route=getattr(simulator, "route", ())
@@ -286,6 +322,13 @@ def _run(
             return "timeout", f"run.max_time of {config.run.max_time:g} s is over"
         return None
 
+    execution = execution_for(simulator, list(session.networks.values()), graph=config.engine.graph)
+    session.execution = execution
+    session.taps = {
+        name: observer.tap.facts
+        for name, observer in (("record.samples", keeper), ("record.sensors", sensor_recorder))
+        if observer is not None
+    }
     loop = PerceptionLoop(
         config,
         simulator=simulator,
@@ -295,16 +338,25 @@ def _run(
         scorer=LabelScorer(),
         observers=observers,
         stop=stop,
+        execution=execution,
     )
+    clear_profile()
+    session.sampler = GpuSampler(_ordinal(simulator.device))
     interrupt.running = True
     outcome = None
     try:
-        outcome = loop.run(session.state)
+        with session.sampler:
+            outcome = loop.run(session.state)
         return outcome
     finally:
         interrupt.running = False
         if sensor_recorder is not None:
             sensor_recorder.close(complete=outcome is not None and outcome.reason == "completed")
+
+
+def _ordinal(device: str) -> int:
+    """Returns the number of a CUDA device; 0 for the CPU, beside which the first GPU is watched where there is one."""
+    return int(device.partition(":")[2] or 0)
 
 
 def _header(config: RunConfig, name: str) -> dict[str, Any]:
@@ -319,7 +371,7 @@ def _header(config: RunConfig, name: str) -> dict[str, Any]:
         },
         "networks": {
             name: {
-                "sensor": next(iter(n.inputs.values())).sensor,
+                "sensor": next(iter(n.inputs.values())).sensors[0],
                 "classes": n.decoder.classes,
                 "hazard_threshold": n.decoder.hazard_threshold,
             }
@@ -381,74 +433,3 @@ def _signals(interrupt: Interrupt) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Progress:
-    """Says what is being loaded and how far the run is, with its pace so far."""
-
-    def __init__(self, console: Console | None, config: RunConfig) -> None:
-        self._console = console
-        self._total = config.run.warmup + config.run.frames
-        self._bar: Any = None
-        self._task: Any = None
-        self._status: Any = None
-
-    def __enter__(self) -> _Progress:
-        if self._console is not None:
-            self._status = self._console.status("starting")
-            self._status.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def say(self, text: str) -> None:
-        """Shows what is being done."""
-        if self._console is None:
-            return
-        if self._bar is not None:
-            self._stop()
-        if self._status is None:
-            self._status = self._console.status(text)
-            self._status.start()
-        self._status.update(text)
-        if not self._console.is_terminal:
-            self._console.print(text, highlight=False)
-
-    def __call__(self, tick: Tick) -> None:
-        """Moves the bar; called after each decision."""
-        if self._console is None:
-            return
-        if self._bar is None:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._stop()
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-                refresh_per_second=4,
-            )
-            self._task = self._bar.add_task("warm-up", total=self._total, note="")
-            self._bar.start()
-        if tick.index % 10 == 0 or tick.index + 1 == self._total:
-            frame = tick.frames[0]
-            latency = (frame.stamps.decided - frame.stamps.sim_state) * 1e-6
-            self._bar.update(
-                self._task,
-                completed=tick.index + 1,
-                description="warm-up" if tick.phase == "warmup" else "judging",
-                note=f"{latency:5.1f} ms  {tick.state.distance:5.1f} m  {tick.command.reason}",
-            )

@@ -11,6 +11,7 @@ import warp as wp
 
 from saccade.loop import JUDGED, Tick
 from saccade.network import Network
+from saccade.telemetry.taps import Tap
 
 
 class SampleKeeper:
@@ -30,6 +31,7 @@ class SampleKeeper:
         self._wanted = {first + int((i + 0.5) * frames / count) for i in range(count)}
         self._slots: dict[int, dict[str, Any]] = {}
         self._pool: list[dict[str, Any]] = []
+        self.tap = Tap()
 
     def __call__(self, tick: Tick) -> None:
         """Copies the tick when it is one of those wanted; the copies' arrays exist since the first tick."""
@@ -45,11 +47,11 @@ class SampleKeeper:
                 if entry is None:
                     continue
                 entry["seen"] = True
-                wp.copy(entry["image"], frame.buffers[entry["buffer"]])
+                self.tap.copy(entry["image"], frame.buffers[entry["buffer"]])
                 if result.labels is not None:
-                    wp.copy(entry["predicted"], result.labels)
+                    self.tap.copy(entry["predicted"], result.labels)
                 if truth.labels is not None:
-                    wp.copy(entry["truth"], truth.labels)
+                    self.tap.copy(entry["truth"], truth.labels)
                 entry["result"] = (result.hazard, result.clearance)
                 entry["expected"] = (truth.hazard, None if truth.clearance is None else list(truth.clearance))
         self._slots[tick.index] = slot

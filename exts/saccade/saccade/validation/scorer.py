@@ -9,7 +9,7 @@ from typing import Any
 import warp as wp
 
 from saccade.config import ImageInput
-from saccade.frame import BACKGROUND, CLASS_COUNT, Frame, GroundTruth
+from saccade.frame import BACKGROUND, CLASS_COUNT, Frame, GroundTruth, Result
 from saccade.kernels.preprocess import image_transform
 from saccade.network import NO_CLASS, Network
 from saccade.validation.accuracy import ConfusionCounter
@@ -50,18 +50,19 @@ class LabelScorer:
     """
 
     def __init__(self) -> None:
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[tuple[str, str], _Plan] = {}
 
-    def score(self, network: Network, frame: Frame, truth: GroundTruth) -> dict[str, Any]:
+    def score(self, network: Network, result: Result, frame: Frame, truth: GroundTruth) -> dict[str, Any]:
         """Returns ``intersection``, ``union`` and ``support`` per class, ``valid`` and ``agree``, all as counts."""
-        if network.labels is None or truth.labels is None:
+        if result.labels is None or truth.labels is None:
             return {}
-        plan = self._plans.get(network.name)
+        key = (network.name, frame.sensor)
+        plan = self._plans.get(key)
         if plan is None or plan.key != truth.labels.ptr:
-            plan = self._plans[network.name] = _plan(network, frame, truth.labels)
+            plan = self._plans[key] = _plan(network, result.labels, frame, truth.labels)
         if plan.prepare is not None:
             plan.prepare()
-        intersection, union, valid, agree = plan.counter.count(network.labels, plan.truth)
+        intersection, union, valid, agree = plan.counter.count(result.labels, plan.truth)
         return {
             "intersection": intersection,
             "union": union,
@@ -71,12 +72,10 @@ class LabelScorer:
         }
 
 
-def _plan(network: Network, frame: Frame, labels: wp.array) -> _Plan:
-    predicted = network.labels
-    assert predicted is not None
+def _plan(network: Network, predicted: wp.array, frame: Frame, labels: wp.array) -> _Plan:
     ignore = BACKGROUND if frame.kind == "lidar" else None
     counter = ConfusionCounter(tuple(predicted.shape), CLASS_COUNT, str(predicted.device), ignore=ignore)
-    source = next(s for s in network.config.inputs.values() if s.sensor == frame.sensor)
+    source = next(s for s in network.config.inputs.values() if frame.sensor in s.sensors)
     letterbox = isinstance(source, ImageInput) and source.resize == "letterbox"
     steps: list[Callable[[], None]] = []
     truth = labels

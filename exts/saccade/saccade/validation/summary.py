@@ -15,7 +15,7 @@ from saccade.telemetry.recorder import finite, write_atomic
 from saccade.telemetry.statistics import auroc, describe, proportion
 from saccade.validation.accuracy import clearance_errors, mean_iou, pooled_iou
 from saccade.validation.budget import judge_budgets
-from saccade.validation.verdict import judge, record_problems
+from saccade.validation.verdict import clock_problems, judge, record_problems
 
 STAGE_NAMES = ("sense", "hand_over", "preprocess", "infer", "to_host", "decide", "publish", "apply")
 _STAGE_ENDS = ("sensed", "handed_over", "preprocessed", "inferred", "on_host", "decided", "published", "applied")
@@ -42,7 +42,7 @@ def finish_run(directory: Path | str, budgets: Budgets, run_document: Mapping[st
     from saccade.reporting.junit import junit_document
 
     directory = Path(directory)
-    summary = summarise(read_frames(directory), budgets)
+    summary = summarise(read_frames(directory), budgets, run=run_document)
     host = {**run_document.get("host", {}), "peak_rss_mb": peak_rss_mb()}
     document = finite({**run_document, "host": host, **summary, "schema": 1, "state": "finished"})
     document.setdefault("name", directory.name)
@@ -53,8 +53,13 @@ def finish_run(directory: Path | str, budgets: Budgets, run_document: Mapping[st
     return document
 
 
-def summarise(record: Record, budgets: Budgets) -> dict[str, Any]:
-    """Computes every summary field of docs/record.md from the record alone.
+def summarise(record: Record, budgets: Budgets, *, run: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Computes every summary field of docs/record.md from the record.
+
+    Args:
+        record: The frames.
+        budgets: The limits.
+        run: What else is known of the run: its ``clock`` and ``execution`` are judged where there are any.
 
     Returns:
         ``verdict`` to ``budgets`` in the order of that page; no number is NaN or infinite.
@@ -86,8 +91,11 @@ def summarise(record: Record, budgets: Budgets) -> dict[str, Any]:
         "contact_list": contacts,
         "distance_m": _span(judged, "distance"),
     }
-    summary["budgets"] = judge_budgets(summary, budgets)
-    verdict, exit_status, reasons = judge(record_problems(record), summary["budgets"])
+    run = run or {}
+    recaptures = (run.get("execution") or {}).get("recaptures")
+    summary["budgets"] = judge_budgets({**summary, "recaptures": recaptures}, budgets)
+    problems = [*record_problems(record), *clock_problems(run.get("clock") or {})]
+    verdict, exit_status, reasons = judge(problems, summary["budgets"])
     return {"verdict": verdict, "exit_status": exit_status, "reasons": reasons, **summary}
 
 

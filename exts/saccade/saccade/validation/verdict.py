@@ -45,6 +45,17 @@ def record_problems(record: Record) -> list[str]:
     ]
 
 
+def clock_problems(clock: Mapping[str, Any]) -> list[str]:
+    """Returns why stamps of another clock cannot be trusted, in sentences; empty where they can."""
+    jumps = clock.get("jumps") or 0
+    if not jumps:
+        return []
+    return [
+        f"the clock of {clock.get('source', 'the device')} jumped by more than 1 ms {jumps} "
+        f"time{'s' if jumps > 1 else ''} against the host's: latencies of its stages are not known; run again"
+    ]
+
+
 def last_line(summary: Mapping[str, Any], directory: Path | str) -> str:
     """Returns ``PASS frames=N p50=..ms p95=..ms dropped=N miou=.. contacts=N -> DIR``; ``n/a`` where there is none."""
     latency, accuracy = summary["latency_ms"], summary["accuracy"]

@@ -1,0 +1,1 @@
+"""Networks in other precisions: an ONNX graph in, an ONNX graph out."""
