@@ -16,6 +16,7 @@ from saccade.bridge import contents, names
 from saccade.bridge.bridge import Bridge, Topic
 from saccade.config import CameraConfig, LidarConfig, RunConfig
 from saccade.frame import Frame, Result
+from saccade.telemetry.taps import Tap
 
 if TYPE_CHECKING:
     from saccade.loop import Tick
@@ -46,6 +47,8 @@ class RunPublisher:
         self._intrinsics = intrinsics
         self._slots: dict[str, _Slots] = {}
         self._last_diagnostics = 0.0
+        self.tap = Tap()
+        """What left a GPU to be published."""
         self.handover_ms: list[float] = []
         """Time that each call took [ms]."""
         advertise = bridge.advertise
@@ -179,7 +182,7 @@ class RunPublisher:
         if slots is None:
             # One message more than can wait is being sent, and one more is being copied here.
             slots = self._slots[topic.name] = _Slots(arrays, topic.channel.capacity + 2)
-        slot = slots.copy(arrays)
+        slot = slots.copy(arrays, self.tap)
         topic.publish(lambda: make(*slot), release=lambda: slots.free.put(slot))
 
     def _unless_others(self, name: str, type_name: str, preset: str) -> Topic | None:
@@ -215,7 +218,7 @@ class RunPublisher:
             "latency": advertise(f"{base}/inference_latency", FLOAT),
             "clearance": advertise(f"{base}/clearance", "std_msgs/msg/Float32MultiArray"),
         }
-        sensor = next(iter(network.inputs.values())).sensor
+        sensor = next(iter(network.inputs.values())).sensors[0]
         if network.decoder.labels is not None and isinstance(self._config.sensors[sensor], CameraConfig):
             topics["detections"] = advertise(f"{base}/detections", "vision_msgs/msg/Detection2DArray")
             if self._config.ros2.images:
@@ -234,7 +237,7 @@ def frame_of(sensor: str, config: CameraConfig | LidarConfig) -> str:
 
 
 class _Slots:
-    """Host copies for one topic's messages; pinned where the sensor is on a GPU, and then a named tap of it."""
+    """Host copies for one topic's messages; pinned where the sensor is on a GPU."""
 
     def __init__(self, arrays: Mapping[str, wp.array], count: int) -> None:
         self.free: queue.SimpleQueue[list[np.ndarray]] = queue.SimpleQueue()
@@ -248,12 +251,12 @@ class _Slots:
             self._arrays[id(views)] = kept
             self.free.put(views)
 
-    def copy(self, arrays: Mapping[str, wp.array]) -> list[np.ndarray]:
+    def copy(self, arrays: Mapping[str, wp.array], tap: Tap) -> list[np.ndarray]:
         """Copies the arrays into a free slot and returns its views."""
         views = self.free.get_nowait()
         device = None
         for target, source in zip(self._arrays[id(views)], arrays.values(), strict=True):
-            wp.copy(target, source)
+            tap.copy(target, source)
             device = source.device
         if device is not None and device.is_cuda:
             wp.synchronize_stream(device.stream)

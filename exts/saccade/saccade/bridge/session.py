@@ -8,7 +8,7 @@ from typing import Any
 
 from saccade.bridge.base import Transport, TransportError
 from saccade.bridge.bridge import Bridge, Recording
-from saccade.bridge.commands import CommandReceiver, Ros2Controller
+from saccade.bridge.commands import CommandReceiver, Ros2Controller, pause_while
 from saccade.bridge.publishing import RunPublisher
 from saccade.bridge.selection import open_transport
 from saccade.config import RunConfig
@@ -93,6 +93,10 @@ class BridgeSession:
                     f"(domain {facts.get('domain')}, network {facts.get('network')}). "
                     + (problems[0] if problems else "Is the controller running, in the same domain and network?")
                 )
+
+    def pause(self, stopped: Callable[[], bool]) -> None:
+        """Waits while the run is paused over ROS 2 and no step is asked for, or until ``stopped`` says so."""
+        pause_while(self.receiver, stopped)
 
     def facts(self) -> dict[str, Any]:
         """Returns what the record should say: transport and why, counters, problems, commands and their latency."""
