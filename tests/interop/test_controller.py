@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.interop.conftest import FOLDER, ROOT, TRANSPORT, peer_environment
 
 
