@@ -49,16 +49,16 @@ validate: $(STAMP)
 
 test: $(STAMP)
 	@$(if $(CHROMIUM),,echo "No Chromium here: the browser tests are left out (Debian: apt install chromium)")
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/interop \
 		-m "not slow and not gpu $(if $(CHROMIUM),,and not browser)" $(ARGS)
 
 test-all: $(STAMP)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not gpu $(if $(CHROMIUM),,and not browser)" $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/interop -m "not gpu $(if $(CHROMIUM),,and not browser)" $(ARGS)
 
 # Our side without ROS 2 against both middlewares, then the core of it on the peer's own rclpy.
 test-interop: $(STAMP)
 	@$(BIN)/python scripts/fetch_ros_peer.py || echo "The interop tests are left out: see above"
-	@$(BIN)/python -m pytest tests/interop -m "not slow" -p no:xdist $(ARGS)
+	@$(BIN)/python -m pytest tests/interop -p no:xdist -m "not slow" $(ARGS)
 	@if ls .ros-peer/ready-* >/dev/null 2>&1; then for middleware in rmw_fastrtps_cpp rmw_cyclonedds_cpp; do \
 		env ROS_DISTRO=jazzy AMENT_PREFIX_PATH=$(CURDIR)/.ros-peer/jazzy LD_LIBRARY_PATH=$(CURDIR)/.ros-peer/jazzy/lib \
 		PYTHONPATH=$(CURDIR)/.ros-peer/jazzy/rclpy:$(CURDIR)/exts/saccade ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
