@@ -20,6 +20,7 @@ from saccade.cli_config import app as config_app
 from saccade.cli_engine import app as engine_app
 from saccade.cli_options import (
     ConfigurationArgument,
+    ControllerOption,
     Device,
     DeviceOption,
     EngineOption,
@@ -27,10 +28,12 @@ from saccade.cli_options import (
     Layout,
     NameOption,
     Network,
+    Ros2Option,
     SeedOption,
     SetOption,
     SimulatorOption,
     interruptible,
+    ros2_overrides,
 )
 from saccade.errors import SaccadeError
 
@@ -93,6 +96,8 @@ def validate(
     engine: EngineOption = None,
     device: DeviceOption = None,
     seed: SeedOption = None,
+    ros2: Ros2Option = False,
+    controller: ControllerOption = None,
     overrides: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
     open_report: Annotated[bool, typer.Option("--open", help="Opens the report in the browser.")] = False,
@@ -105,7 +110,7 @@ def validate(
 
     loaded = load_configuration(
         configuration,
-        overrides=overrides or (),
+        overrides=ros2_overrides(overrides, ros2=ros2, controller=controller),
         frames=frames,
         name=name,
         seed=seed,

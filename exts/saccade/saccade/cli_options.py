@@ -70,6 +70,14 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
+class Controller(str, Enum):
+    """Who decides."""
+
+    reflex = "reflex"
+    stand = "stand"
+    ros2 = "ros2"
+
+
 class Network(str, Enum):
     """The networks that can be trained."""
 
@@ -90,3 +98,17 @@ SimulatorOption = Annotated[Simulator | None, typer.Option("--simulator", help="
 EngineOption = Annotated[Engine | None, typer.Option("--engine", help="What runs the networks.")]
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where simulator and networks run.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of noise and of everything random.")]
+Ros2Option = Annotated[bool, typer.Option("--ros2", help="Publishes the run over ROS 2 and takes commands in.")]
+ControllerOption = Annotated[
+    Controller | None, typer.Option("--controller", help="Who decides; `ros2` is one outside, and implies --ros2.")
+]
+
+
+def ros2_overrides(overrides: list[str] | None, *, ros2: bool, controller: Controller | None) -> list[str]:
+    """Returns the fields that ``--ros2`` and ``--controller`` set, before those of ``--set``, which win."""
+    found = []
+    if ros2 or controller is Controller.ros2:
+        found.append("ros2.enabled=true")
+    if controller is not None:
+        found.append(f"controller.kind={controller.value}")
+    return [*found, *(overrides or ())]

@@ -278,9 +278,10 @@ class EngineConfig(Section):
 
 
 class ControllerConfig(Section):
-    """The built-in reflex: slow, stop, steer by hazard and clearance."""
+    """Who decides: by default the built-in reflex, which slows, stops and steers by hazard and clearance."""
 
-    kind: Literal["reflex", "stand"] = "reflex"
+    kind: Literal["reflex", "stand", "ros2"] = "reflex"
+    """``ros2``: a controller outside, over ROS 2 (needs ``ros2.enabled``)."""
     cruise_speed: float = Field(0.7, ge=0, le=3)
     """[m/s]"""
     stop_clearance: float = Field(0.7, ge=0, le=5)
@@ -291,6 +292,42 @@ class ControllerConfig(Section):
     """Steers to the waypoints that the scene names, where it names some; its own position is taken as known."""
     max_result_age: float = Field(0.5, gt=0, le=10)
     """A result older than this in simulation time [s] counts as absent, and the humanoid stops."""
+
+
+class Ros2Config(Section):
+    """The ROS 2 bridge: what it is called, where it can be heard and what it sends."""
+
+    enabled: bool = False
+    """Publishes the run and takes commands in."""
+    transport: Literal["auto", "rclpy", "dds"] = "auto"
+    """``auto``: rclpy where this Python imports it, else DDS without a ROS 2 installation."""
+    domain: int | None = Field(None, ge=0, le=232)
+    """``None`` = ``ROS_DOMAIN_ID``, else 0."""
+    node: str = "saccade"
+    namespace: str = "/"
+    remap: dict[str, str] = {}
+    """Topics by the name that replaces them, such as ``{/camera/image_raw: /robot/head/image}``."""
+    network: str = Field("loopback", min_length=1)
+    """``loopback``: this machine only. ``any`` or an interface's name: every machine of that network can read the
+    sensors and send commands. With rclpy, or with ``CYCLONEDDS_URI`` set, the environment decides instead."""
+    fragment_size: int = Field(60_000, ge=1024, le=65_000)
+    """Bytes per fragment of a large message; on a lossy network rather 1344."""
+    graph: bool = True
+    """Announces the node, so that ``ros2 node list`` knows it."""
+    distribution: Literal["auto", "humble", "iron", "jazzy", "kilted"] = "auto"
+    """ROS 2 distribution of the other nodes; ``auto`` = ``ROS_DISTRO``, else Jazzy. Used by DDS only."""
+    qos: dict[str, Literal["default", "reliable_sensor", "sensor", "latched", "clock"]] = {}
+    """Other profiles than documented, by topic."""
+    queue: int = Field(3, ge=1, le=1000)
+    """Messages per topic that may wait to be sent."""
+    policy: Literal["drop_oldest", "drop_newest", "block"] = "drop_oldest"
+    """What gives way when they do; ``block`` makes the loop wait."""
+    images: bool = True
+    """Publishes cameras' images, depth and labels, and LiDARs' points: the large messages."""
+    command_timeout: float = Field(0.5, gt=0, le=60)
+    """Wall time without a command [s] after which an external controller's humanoid stops."""
+    controller_wait: float = Field(30.0, gt=0, le=3600)
+    """How long a run waits for an external controller's first command [s] before it ends as INVALID."""
 
 
 class RunSection(Section):
@@ -357,12 +394,15 @@ class RunConfig(Section):
     networks: dict[str, NetworkConfig] = {}
     engine: EngineConfig = EngineConfig()
     controller: ControllerConfig = ControllerConfig()
+    ros2: Ros2Config = Ros2Config()
     run: RunSection = RunSection()
     record: RecordConfig = RecordConfig()
     budgets: Budgets = Budgets()
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
+        if self.controller.kind == "ros2" and not self.ros2.enabled:
+            raise ValueError("controller.kind: ros2 needs the bridge: set ros2.enabled: true (--ros2)")
         if not self.sensors:
             raise ValueError("sensors: at least one camera or LiDAR is needed")
         for name, sensor in self.sensors.items():

@@ -1,9 +1,10 @@
-"""The built-in reflex that closes the loop: slow, stop and steer by hazard and clearance."""
+"""Who decides: the controller protocol, and the built-in reflex that slows, stops and steers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from saccade.config import ControllerConfig
 from saccade.frame import SECTOR_COUNT, Command, Result, SimState
@@ -21,6 +22,18 @@ AVOID_RATE = 0.7
 """Turn rate away from a hazard [rad/s]."""
 TURN_GAIN = 1.6
 """Turn rate per heading error [1/s]."""
+
+
+class Controller(Protocol):
+    """Makes a command of what the networks report, on the loop's thread."""
+
+    def update(self, result: Result, sim_time: float) -> None:
+        """Takes in a result about the state at ``sim_time`` [s]."""
+        ...
+
+    def decide(self, state: SimState, tick: int) -> Command:
+        """Returns the command for the state, from what was taken in so far; never waits."""
+        ...
 
 
 class ReflexController:

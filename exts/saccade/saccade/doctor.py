@@ -25,6 +25,8 @@ State = Literal["ok", "missing", "problem", "note"]
 PYTHON_RANGE = ((3, 10), (3, 14))
 DISK_MIN = 500 * 2**20
 PROBE_TIMEOUT_S = 120
+SOCKET_BUFFER = 4 * 2**20
+"""Bytes: a few images."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ USES: dict[str, tuple[Package, ...]] = {
         Package("nvidia-ml-py>=12", "pynvml"),
         Package("onnx>=1.16", "onnx"),
     ),
-    ROS: (Package("cyclonedds>=0.10.5", "cyclonedds"), Package("rosbags>=0.10", "rosbags")),
+    ROS: (
+        Package("cyclonedds==11.0.*; python_version < '3.13'", "cyclonedds"),
+        Package("rosbags>=0.11", "rosbags"),
+    ),
     TRAINING: (
         Package("torch>=2.3", "torch"),
         Package("onnx>=1.16", "onnx"),
@@ -128,7 +133,7 @@ def examine(out: Path = Path("runs")) -> list[Check]:
         checks += [_package(use, package, broken) for package in packages]
     checks += _mujoco(broken)
     checks.append(_package(GPU, TENSORRT, broken))
-    checks.append(_rclpy())
+    checks += [_rclpy(), *_socket_buffers()]
     checks.append(_isaac())
     return checks
 
@@ -364,13 +369,28 @@ def _fits(version: str, requirement: str) -> bool:
 
 
 def _rclpy() -> Check:
-    distribution = os.environ.get("ROS_DISTRO")
-    if _importable("rclpy"):
-        return Check(ROS, "rclpy", "ok", f"ROS 2 {distribution or 'of unknown name'}")
-    if distribution:
-        text = f"ROS 2 {distribution} is sourced, but its rclpy is for another Python than {platform.python_version()}"
-        return Check(ROS, "rclpy", "note", f"{text}; cyclonedds does without it", _pip(USES[ROS][0].requirement))
-    return Check(ROS, "rclpy", "note", "not in this Python; cyclonedds does without it")
+    from saccade.bridge.selection import why_no_rclpy
+
+    try:
+        importlib.import_module("rclpy")
+    except Exception as error:  # a half-sourced ROS 2 fails with more than ImportError
+        reason = why_no_rclpy(error, os.environ)
+        fix = _pip(USES[ROS][0].requirement) if os.environ.get("ROS_DISTRO") else ""
+        return Check(ROS, "rclpy", "note", f"{reason}; cyclonedds does without it", fix)
+    return Check(ROS, "rclpy", "ok", f"ROS 2 {os.environ.get('ROS_DISTRO') or 'of unknown name'}")
+
+
+def _socket_buffers() -> Iterator[Check]:
+    """Images over DDS need larger socket buffers than most systems allow; looked at on Linux only."""
+    try:
+        allowed = int(Path("/proc/sys/net/core/rmem_max").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return
+    state: State = "ok" if allowed >= SOCKET_BUFFER else "note"
+    fix = "" if state == "ok" else f"sysctl -w net.core.rmem_max={SOCKET_BUFFER}"
+    yield Check(
+        ROS, "socket buffers", state, f"up to {allowed / 2**20:.1f} MB; images want {SOCKET_BUFFER / 2**20:.0f}", fix
+    )
 
 
 def _isaac() -> Check:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from saccade.config import RunConfig
-from saccade.controller import ReflexController
+from saccade.controller import Controller
 from saccade.execution import Execution, FrameStage, execution_for
 from saccade.frame import Command, Frame, GroundTruth, Result, SimState, now_ns
 from saccade.network import Network
@@ -96,7 +96,7 @@ class PerceptionLoop:
         *,
         simulator: Simulator,
         networks: Mapping[str, Network],
-        controller: ReflexController,
+        controller: Controller,
         sink: RecordSink,
         scorer: Scorer,
         observers: Sequence[Observer] = (),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.config import RunConfig
 from saccade.configuration import LoadedConfiguration
-from saccade.controller import ReflexController
+from saccade.controller import Controller, ReflexController
 from saccade.errors import ConfigurationError, DependencyError, EngineError, RecordError, SaccadeError
 from saccade.execution import Execution, execution_for
 from saccade.loop import Observer, Outcome, PerceptionLoop
@@ -41,6 +41,8 @@ from saccade.validation.verdict import EXIT_STATUS
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from saccade.bridge.session import BridgeSession
+
 
 class Interrupt:
     """Turns the first Ctrl-C (or SIGTERM) into an orderly end and the second into an immediate one."""
@@ -58,7 +60,6 @@ class Interrupt:
         if at_once:
             self.raised = True
             raise KeyboardInterrupt
-
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -114,7 +115,7 @@ def validate(
                 frames=config.run.frames,
                 networks=session.networks,
             )
-            outcome = _run(config, session, recorder, directory, keeper, progress, interrupt)
+            outcome = _run(config, session, recorder, directory, keeper, progress, interrupt, progress.say)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or interrupt.raised:
                 if session.state is not None:
@@ -142,6 +143,8 @@ def validate(
                 document.update(session.facts())
                 document["recorder"] = recorder.facts()
                 summary = _judged(directory, config, document)
+                if session.bridge is not None:
+                    session.bridge.verdict(summary)
             session.close()
         if recorder is None:  # stopped before there was anything to judge
             shutil.rmtree(directory, ignore_errors=True)
@@ -183,6 +186,7 @@ class _Session:
         self.networks: dict[str, Network] = {}
         self.simulator: Simulator | None = None
         self.state: Any = None
+        self.bridge: BridgeSession | None = None
         self.execution: Execution | None = None
         self.taps: Taps = {}
         """What leaves the GPU beside the results, by name: bytes and count so far."""
@@ -204,6 +208,13 @@ class _Session:
         self.simulator = simulator_for(loaded, say)
         replay = config.simulator.backend == "replay"
         self.state = self.simulator.open(config.scene if replay else loaded.scene_path())
+        if config.ros2.enabled:
+            from saccade.bridge.session import BridgeSession
+
+            say("joining ROS 2")
+            sensors = self.simulator.facts().get("sensors", {})
+            intrinsics = {name: facts["intrinsics"] for name, facts in sensors.items() if facts["kind"] == "camera"}
+            self.bridge = BridgeSession(config, intrinsics=intrinsics)
 
     def facts(self) -> dict[str, Any]:
         engines = {name: network.facts() for name, network in self.networks.items()}
@@ -217,6 +228,7 @@ class _Session:
             "simulator": simulator,
             "hashes": hashes,
             "device": self.simulator.device if self.simulator is not None else None,
+            **({"ros2": self.bridge.facts()} if self.bridge is not None else {}),
         }
         if self.execution is not None:
             facts.update(self.execution.facts())
@@ -228,6 +240,8 @@ class _Session:
         return facts
 
     def close(self) -> None:
+        if self.bridge is not None:
+            self.bridge.close()
         for network in self.networks.values():
             network.close()
         if self.simulator is not None:
@@ -294,14 +308,19 @@ def _run(
     keeper: SampleKeeper,
     progress: Observer,
     interrupt: Interrupt,
+    say: Callable[[str], None],
 ) -> Outcome:
     simulator = session.simulator
     assert simulator is not None
     observers: list[Observer] = [keeper, progress]
     thresholds = {name: network.config.decoder.hazard_threshold for name, network in session.networks.items()}
-    controller = ReflexController(
+    controller: Controller = ReflexController(
         config.controller, hazard_thresholds=thresholds, route=getattr(simulator, "route", ())
     )
+    bridge = session.bridge
+    if bridge is not None:
+        observers = [*observers, bridge.publisher]
+        controller = bridge.controller or controller
     sensor_recorder = None
     if config.record.sensors:
         from saccade.telemetry.sensor_recorder import SensorRecorder
@@ -312,6 +331,8 @@ def _run(
     started = time.perf_counter()
 
     def stop() -> tuple[str, str] | None:
+        if bridge is not None:
+            bridge.pause(lambda: interrupt.requested)
         if interrupt.requested:
             return "interrupted", "stopped by the user"
         if recorder.failure is not None:
@@ -326,7 +347,11 @@ def _run(
     session.execution = execution
     session.taps = {
         name: observer.tap.facts
-        for name, observer in (("record.samples", keeper), ("record.sensors", sensor_recorder))
+        for name, observer in (
+            ("record.samples", keeper),
+            ("record.sensors", sensor_recorder),
+            ("ros2", bridge.publisher if bridge is not None else None),
+        )
         if observer is not None
     }
     loop = PerceptionLoop(
@@ -346,6 +371,8 @@ def _run(
     outcome = None
     try:
         with session.sampler:
+            if bridge is not None:
+                bridge.wait_for_controller(say=say, stopped=lambda: interrupt.requested)
             outcome = loop.run(session.state)
         return outcome
     finally:

@@ -1,0 +1,263 @@
+"""RunPublisher: what a run publishes, as an observer of the loop that copies and hands over, nothing more."""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import warp as wp
+
+from saccade.bridge import contents, names
+from saccade.bridge.bridge import Bridge, Topic
+from saccade.config import CameraConfig, LidarConfig, RunConfig
+from saccade.frame import Frame, Result
+from saccade.telemetry.taps import Tap
+
+if TYPE_CHECKING:
+    from saccade.loop import Tick
+
+IMAGE = "sensor_msgs/msg/Image"
+FLOAT = "std_msgs/msg/Float32"
+DIAGNOSTICS_PERIOD = 1.0
+"""[s] of wall time."""
+SENSOR_OUTPUTS = {"color": "image_raw", "depth": "depth", "points": "points", "ranges": "scan"}
+"""A sensor's buffers and the last part of their topics."""
+
+
+class RunPublisher:
+    """Publishes each decision of a run; called by the loop after it, outside the latency that is measured.
+
+    Buffers are copied into slots that are allocated with a sensor's first frame and come back when their message has
+    gone. A topic that nobody listens to costs one comparison.
+
+    Args:
+        bridge: The node.
+        config: The run.
+        intrinsics: Of each camera, by sensor, as the simulator reports them.
+    """
+
+    def __init__(self, bridge: Bridge, config: RunConfig, *, intrinsics: Mapping[str, Mapping[str, Any]]) -> None:
+        self._bridge = bridge
+        self._config = config
+        self._intrinsics = intrinsics
+        self._slots: dict[str, _Slots] = {}
+        self._last_diagnostics = 0.0
+        self.tap = Tap()
+        """What left a GPU to be published."""
+        self.handover_ms: list[float] = []
+        """Time that each call took [ms]."""
+        advertise = bridge.advertise
+        self._left_to_others: dict[str, list[str]] = {}
+        self._clock = self._unless_others("/clock", "rosgraph_msgs/msg/Clock", "clock")
+        self._tf = self._unless_others("/tf", "tf2_msgs/msg/TFMessage", "default")
+        self._tf_static = self._unless_others("/tf_static", "tf2_msgs/msg/TFMessage", "latched")
+        self._odometry = advertise("/odom", "nav_msgs/msg/Odometry")
+        self._diagnostics = advertise("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
+        self._verdict = advertise("~/verdict", "std_msgs/msg/String", preset="latched")
+        self._sensors = {name: self._sensor_topics(name) for name in config.sensors}
+        self._networks = {name: self._network_topics(name) for name in config.networks}
+        cameras = {
+            names.token(name): optical_frame(name)
+            for name, sensor in config.sensors.items()
+            if isinstance(sensor, CameraConfig)
+        }
+        if self._tf_static is not None and cameras:
+            self._tf_static.publish(partial(contents.optical_transforms, cameras))
+
+    def __call__(self, tick: Tick) -> None:
+        """Hands one decision over."""
+        start = time.perf_counter()
+        state = tick.state
+        sim_time = state.sim_time
+        if self._clock is not None and self._clock.wanted:
+            self._clock.publish(lambda: contents.new("rosgraph_msgs/msg/Clock", clock=contents.time_message(sim_time)))
+        if self._odometry.wanted:
+            self._odometry.publish(contents.odometry(state))
+        if self._tf is not None and self._tf.wanted:
+            self._tf.publish(contents.base_transform(state))
+        for frame in tick.frames:
+            self._publish_sensor(frame)
+            for result in tick.results.get(frame.sensor, ()):
+                self._publish_result(frame, result)
+        if self._diagnostics.wanted and start - self._last_diagnostics >= DIAGNOSTICS_PERIOD:
+            self._last_diagnostics = start
+            self._publish_diagnostics(tick)
+        self.handover_ms.append((time.perf_counter() - start) * 1e3)
+
+    def verdict(self, summary: Mapping[str, Any]) -> None:
+        """Publishes the verdict, latched, as JSON: ``verdict``, ``reasons`` and ``run``."""
+        kept = {key: summary.get(key) for key in ("verdict", "reasons", "name", "exit_status") if key in summary}
+        text = json.dumps(kept)
+        self._verdict.publish(lambda: contents.new("std_msgs/msg/String", data=text))
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the record should say."""
+        handover = np.array(self.handover_ms or [0.0])
+        return {
+            **self._bridge.facts(),
+            "left_to_others": self._left_to_others,
+            "handover_ms": {
+                "median": float(np.median(handover)),
+                "max": float(handover.max()),
+                "n": len(self.handover_ms),
+            },
+        }
+
+    def _publish_sensor(self, frame: Frame) -> None:
+        sim_time = frame.sim_time
+        config = self._config.sensors[frame.sensor]
+        topics = self._sensors[frame.sensor]
+        frame_id = frame_of(frame.sensor, config)
+        info = topics.get("camera_info")
+        intrinsics = self._intrinsics.get(frame.sensor)
+        if info is not None and intrinsics is not None and info.wanted:
+            info.publish(partial(contents.camera_info, sim_time, frame_id, intrinsics))
+        if isinstance(config, CameraConfig):
+            self._copied(topics.get("color"), frame, ("color",), partial(contents.color_image, sim_time, frame_id))
+            self._copied(topics.get("depth"), frame, ("depth",), partial(contents.depth_image, sim_time, frame_id))
+            return
+        make = partial(contents.point_cloud, sim_time, frame_id)
+        self._copied(topics.get("points"), frame, ("points", "intensity"), make)
+        limits = (config.range_min, config.range_max)
+        make = partial(contents.laser_scan, sim_time, frame_id, limits=limits)
+        self._copied(topics.get("ranges"), frame, ("ranges", "intensity"), make)
+
+    def _publish_result(self, frame: Frame, result: Result) -> None:
+        topics = self._networks[result.network]
+        stamps = frame.stamps
+        value = result.hazard if result.hazard is not None else result.clearance[0] if result.clearance else None
+        if value is not None and topics["result"].wanted:
+            topics["result"].publish(partial(contents.number, value))
+        if stamps.on_host and topics["latency"].wanted:
+            topics["latency"].publish(partial(contents.number, (stamps.on_host - stamps.handed_over) * 1e-6))
+        if result.clearance is not None and topics["clearance"].wanted:
+            topics["clearance"].publish(partial(contents.numbers, list(result.clearance)))
+        if result.labels is None or len(result.labels.shape) != 2:
+            return
+        frame_id = frame_of(frame.sensor, self._config.sensors[frame.sensor])
+        arrays = {"labels": result.labels}
+        for topic, make in (("labels", contents.label_image), ("detections", contents.detections)):
+            if topic in topics and topics[topic].wanted:
+                self._send(topics[topic], arrays, partial(make, frame.sim_time, frame_id))
+
+    def _publish_diagnostics(self, tick: Tick) -> None:
+        frame = tick.frames[0]
+        stamps = frame.stamps
+        latency_ms = (stamps.decided - stamps.sim_state) * 1e-6
+        stages: dict[str, Any] = {
+            "latency_ms": latency_ms,
+            "inference_ms": (stamps.on_host - stamps.handed_over) * 1e-6 if stamps.on_host else 0.0,
+            "dropped": sum(one.dropped for one in tick.frames),
+            "tick": tick.index,
+            "phase": tick.phase,
+            "command": f"{tick.command.source} {tick.command.reason}",
+        }
+        late = latency_ms > self._config.run.deadline_ms
+        loop = (contents.WARN if late else contents.OK, "saccade: loop", "late" if late else "on time", stages)
+        sim_time = tick.state.sim_time
+
+        def make() -> Any:
+            lost = {
+                name: counts["dropped"] for name, counts in self._bridge.counters().items() if counts.get("dropped")
+            }
+            problems = self._bridge.problems()
+            level = contents.WARN if lost or problems else contents.OK
+            text = problems[0] if problems else "messages dropped" if lost else "nothing lost"
+            return contents.diagnostics(sim_time, [loop, (level, "saccade: bridge", text, lost)])
+
+        self._diagnostics.publish(make)
+
+    def _copied(self, topic: Topic | None, frame: Frame, buffers: tuple[str, ...], make: Callable[..., Any]) -> None:
+        if topic is None or not topic.wanted or any(name not in frame.buffers for name in buffers):
+            return
+        self._send(topic, {name: frame.buffers[name] for name in buffers}, make)
+
+    def _send(self, topic: Topic, arrays: Mapping[str, wp.array], make: Callable[..., Any]) -> None:
+        slots = self._slots.get(topic.name)
+        if slots is None:
+            # One message more than can wait is being sent, and one more is being copied here.
+            slots = self._slots[topic.name] = _Slots(arrays, topic.channel.capacity + 2)
+        slot = slots.copy(arrays, self.tap)
+        topic.publish(lambda: make(*slot), release=lambda: slots.free.put(slot))
+
+    def _unless_others(self, name: str, type_name: str, preset: str) -> Topic | None:
+        others = self._bridge.published_by_others(name)
+        if others:
+            self._left_to_others[name] = others
+            return None
+        return self._bridge.advertise(name, type_name, preset=preset)
+
+    def _sensor_topics(self, name: str) -> dict[str, Topic]:
+        config = self._config.sensors[name]
+        base = f"/{names.token(name)}"
+        topics: dict[str, Topic] = {}
+        if isinstance(config, CameraConfig):
+            topics["camera_info"] = self._bridge.advertise(f"{base}/camera_info", "sensor_msgs/msg/CameraInfo")
+        if not self._config.ros2.images:
+            return topics
+        for output in config.outputs:
+            if output not in SENSOR_OUTPUTS or (output == "ranges" and config.channels != 1):  # type: ignore[union-attr]
+                continue
+            kind = IMAGE if isinstance(config, CameraConfig) else "sensor_msgs/msg/PointCloud2"
+            if output == "ranges":
+                kind = "sensor_msgs/msg/LaserScan"
+            topics[output] = self._bridge.advertise(f"{base}/{SENSOR_OUTPUTS[output]}", kind, preset="reliable_sensor")
+        return topics
+
+    def _network_topics(self, name: str) -> dict[str, Topic]:
+        network = self._config.networks[name]
+        base = "/ai" if len(self._config.networks) == 1 else f"/ai/{names.token(name)}"
+        advertise = self._bridge.advertise
+        topics = {
+            "result": advertise(f"{base}/inference_result", FLOAT),
+            "latency": advertise(f"{base}/inference_latency", FLOAT),
+            "clearance": advertise(f"{base}/clearance", "std_msgs/msg/Float32MultiArray"),
+        }
+        sensor = next(iter(network.inputs.values())).sensors[0]
+        if network.decoder.labels is not None and isinstance(self._config.sensors[sensor], CameraConfig):
+            topics["detections"] = advertise(f"{base}/detections", "vision_msgs/msg/Detection2DArray")
+            if self._config.ros2.images:
+                topics["labels"] = advertise(f"{base}/labels", IMAGE, preset="reliable_sensor")
+        return topics
+
+
+def optical_frame(sensor: str) -> str:
+    """Returns the frame of a camera's images: z forward, x right, y down (REP-103)."""
+    return f"{names.token(sensor)}_optical_frame"
+
+
+def frame_of(sensor: str, config: CameraConfig | LidarConfig) -> str:
+    """Returns the frame that a sensor's messages are in."""
+    return optical_frame(sensor) if isinstance(config, CameraConfig) else names.token(sensor)
+
+
+class _Slots:
+    """Host copies for one topic's messages; pinned where the sensor is on a GPU."""
+
+    def __init__(self, arrays: Mapping[str, wp.array], count: int) -> None:
+        self.free: queue.SimpleQueue[list[np.ndarray]] = queue.SimpleQueue()
+        self._arrays: dict[int, list[wp.array]] = {}
+        for _ in range(count):
+            kept = [
+                wp.empty(array.shape, dtype=array.dtype, device="cpu", pinned=array.device.is_cuda)
+                for array in arrays.values()
+            ]
+            views = [array.numpy() for array in kept]
+            self._arrays[id(views)] = kept
+            self.free.put(views)
+
+    def copy(self, arrays: Mapping[str, wp.array], tap: Tap) -> list[np.ndarray]:
+        """Copies the arrays into a free slot and returns its views."""
+        views = self.free.get_nowait()
+        device = None
+        for target, source in zip(self._arrays[id(views)], arrays.values(), strict=True):
+            tap.copy(target, source)
+            device = source.device
+        if device is not None and device.is_cuda:
+            wp.synchronize_stream(device.stream)
+        return views

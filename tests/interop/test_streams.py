@@ -1,0 +1,154 @@
+"""Images and point clouds at their rates without loss, and receivers that stop or die."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import zlib
+
+import numpy as np
+import pytest
+from tests.interop.conftest import introduced, listened, packed, until
+from tests.ros_messages import sample
+
+IMAGE = "sensor_msgs/msg/Image"
+CLOUD = "sensor_msgs/msg/PointCloud2"
+
+
+def image(number: int):
+    """A 640x480 image that carries its number and checksum."""
+    made = sample(IMAGE)
+    data = np.full(640 * 480 * 3, number % 256, dtype=np.uint8)
+    made.height, made.width, made.encoding, made.step, made.data = 480, 640, "rgb8", 1920, data
+    return _stamped(made, number)
+
+
+def cloud(number: int):
+    """32768 points that carry their number and checksum."""
+    made = sample(CLOUD)
+    made.height, made.width, made.point_step, made.row_step = 1, 32768, 16, 32768 * 16
+    made.data = np.full(32768 * 16, number % 251, dtype=np.uint8)
+    return _stamped(made, number)
+
+
+def _stamped(message, number: int):
+    now = time.time_ns()
+    message.header.stamp.sec, message.header.stamp.nanosec = now // 10**9, now % 10**9
+    message.header.frame_id = f"{number}-{zlib.crc32(message.data)}"
+    return message
+
+
+@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=pytest.mark.slow)])
+def test_out(peer, bridge, seconds):
+    """640x480 at 30 Hz and 32768 points at 10 Hz: each arrives once, in order and whole, and the counters add up."""
+    ours = bridge()
+    topics = {
+        "/stream/image": ours.advertise("/stream/image", IMAGE, preset="reliable_sensor"),
+        "/stream/cloud": ours.advertise("/stream/cloud", CLOUD, preset="reliable_sensor"),
+    }
+    for topic in topics.values():
+        peer.ask("subscribe", topic=topic.name, type=topic.type_name, depth=10, check=True)
+    listened(*topics.values())
+    # A volatile reader takes part from some early message on, not always the first: counted are those after that.
+    topics["/stream/image"].publish(image(0))
+    topics["/stream/cloud"].publish(cloud(0))
+    assert ours.flush(5)
+    time.sleep(1.0)
+    for name in topics:
+        peer.ask("reset", topic=name)
+    start = time.perf_counter()
+    for number in range(30 * seconds):
+        topics["/stream/image"].publish(image(number))
+        if number % 3 == 0:
+            topics["/stream/cloud"].publish(cloud(number // 3))
+        time.sleep(max(0.0, start + (number + 1) / 30 - time.perf_counter()))
+    assert ours.flush(5)
+    for name, count in (("/stream/image", 30 * seconds), ("/stream/cloud", 10 * seconds)):
+        counters = ours.counters()[name]
+        assert (counters["produced"], counters["delivered"], counters["dropped"]) == (count + 1, count + 1, 0)
+        # A lost fragment is repaired with the receiver's next answer to a heartbeat.
+        with contextlib.suppress(AssertionError):
+            until(lambda name=name, count=count: peer.report(name)["count"] >= count)
+        report = peer.report(name)
+        missing = sorted(set(range(count)) - set(report["numbers"]))
+        assert (missing, report["count"], report["bad"]) == ([], count, 0)
+        assert report["in_order"]
+
+
+def test_in(peer, bridge):
+    """The same from rclpy to us for ten seconds: each arrives once, in order and whole."""
+    from saccade.bridge import messages
+
+    ours = bridge()
+    numbers: list[int] = []
+    bad: list[int] = []
+
+    def take(message) -> None:
+        number, checksum = message.header.frame_id.split("-")
+        numbers.append(int(number))
+        if zlib.crc32(message.data) != int(checksum):
+            bad.append(int(number))
+
+    ours.subscribe("/stream/in", IMAGE, take)
+    peer.ask("advertise", topic="/stream/in", type=IMAGE)
+    introduced(peer, ours, "/stream/in")
+    data = packed(messages.encode(image(0)))
+    for _ in range(3):
+        peer.ask("publish", topic="/stream/in", type=IMAGE, data=data, period=0.5)
+    until(lambda: numbers)
+    numbers.clear()
+    peer.ask("stream", topic="/stream/in", type=IMAGE, data=data, count=300, rate=30)
+    until(lambda: len(numbers) >= 300)
+    assert numbers == list(range(300))
+    assert not bad
+
+
+@pytest.mark.parametrize("ended", ["stopped", "killed"])
+def test_peer_ends(peer, bridge, ended):
+    """A reader that stops reading or dies costs a hand-over nothing: all are taken or dropped, none waits."""
+    ours = bridge()
+    topic = ours.advertise("/stream/image", IMAGE, preset="reliable_sensor")
+    small = ours.advertise("/stream/small", "std_msgs/msg/Float32")
+    peer.ask("subscribe", topic=topic.name, type=IMAGE, check=True)
+    peer.ask("subscribe", topic=small.name, type=small.type_name)
+    listened(topic, small)
+    os.kill(peer.process.pid, signal.SIGSTOP if ended == "stopped" else signal.SIGKILL)
+    waits = []
+    for number in range(60):
+        start = time.perf_counter()
+        topic.publish(image(number))
+        small.publish(sample(small.type_name))
+        waits.append(time.perf_counter() - start)
+        time.sleep(1 / 60)
+    # A hand-over that waited for the reader would wait for the middleware's 100 ms at least.
+    assert sorted(waits)[len(waits) // 2] < 0.05
+    assert ours.flush(10)
+    for name in (topic.name, small.name):
+        counters = ours.counters()[name]
+        assert counters["produced"] == counters["delivered"] + counters["dropped"]
+        assert counters["produced"] + counters["unheard"] == 60
+    if ended == "stopped":
+        os.kill(peer.process.pid, signal.SIGCONT)
+        before = peer.report(topic.name)["count"]
+        topic.publish(image(1000))
+        until(lambda: peer.report(topic.name)["count"] > before)
+
+
+def test_peer_returns(middleware, bridge, domain):
+    """A node that dies and comes back is served again, and the dead one is forgotten."""
+    from tests.interop.conftest import Peer
+
+    ours = bridge()
+    topic = ours.advertise("/again", "std_msgs/msg/Float32")
+    for _ in range(2):
+        peer = Peer(middleware, domain)
+        peer.ask("subscribe", topic=topic.name, type=topic.type_name)
+        listened(topic)
+        topic.publish(sample(topic.type_name))
+        until(lambda peer=peer: peer.report(topic.name)["count"] == 1)
+        # Leaves in order, as a node that ends does; one that is killed is forgotten after its lease of 10 s or more.
+        peer.process.stdin.close()
+        peer.process.wait()
+        until(lambda: not topic.wanted, seconds=30)
