@@ -39,11 +39,12 @@ What is compared:
 
 - **floor**: the bare TensorRT engine's enqueue alone, captured as a CUDA graph and replayed, with the wait for it.
 - **graph**: a 640x480 packed RGBA frame in GPU memory to the network's outputs in host memory (outputs up to 64 KiB)
-  through the loop: preprocessing, engine, finite check, copies, one CUDA graph. `with stamps` also stamps the stages
-  on the device and decodes labels and hazard where the network has them. `flag only` brings nothing but the finite
-  flag to the host.
+  through the loop: preprocessing, engine, copy of the outputs, one CUDA graph. `with stamps and decoding` also stamps
+  the stages on the device, decodes labels and hazard where the network has them, and checks that all outputs are
+  finite. `branched` lets what need not wait for each other run side by side in the graph.
 - **host round trip**: the same frame copied to the host, OpenCV's resize with its defaults, NumPy to normalise, pinned
-  memory up, the same engine, the result down: as robotics lessons teach it.
+  memory up, the same engine, the result down: as robotics lessons teach it. The frame comes down by `numpy()`; with a
+  `pinned frame` it comes down into pinned memory, which is faster.
 - **Polygraphy** and **ONNX Runtime on the CPU** get a prepared input: they are the engine alone.
 - **sensors to result**: a ray-traced 640x480 camera with colour and depth and a LiDAR of 32x1024, preprocessing, FP16
   ResNet-18 and its outputs on the host, one CUDA graph. The bench scene is `scenes/bench.usda`, 24 primitive shapes
@@ -125,6 +126,8 @@ def facts(result: dict[str, Any]) -> Iterator[str]:
     yield f"- TensorRT {host.get('tensorrt') or 'none'}, Warp {warp}, Python {python}"
     modified = " with changes" if result.get("modified") else ""
     yield f"- commit {result.get('commit') or 'unknown'}{modified}"
+    if result.get("note"):
+        yield f"- {result['note']}"
     if result.get("quick"):
         yield "- a quick run: too few samples to rely on"
 

@@ -108,6 +108,9 @@ class ScriptedSimulator:
     def prepare(self, frames):
         raise NotImplementedError
 
+    def record_state(self, stream):
+        raise NotImplementedError
+
     def record_sense(self, frames, stream):
         raise NotImplementedError
 

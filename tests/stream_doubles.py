@@ -54,8 +54,7 @@ def colors(number, pose, size=SIZE):
 class PaintingSimulator(ScriptedSimulator):
     """Sensors whose content follows from sample number and step, painted by kernels, as part of a graph or not.
 
-    As in Newton, the first :meth:`record_sense` after :meth:`prepare` brings the scene to the current state: a capture
-    without it replays an old one.
+    As in Newton, :meth:`record_state` brings the scene to the current state: a capture without it replays an old one.
 
     Args:
         config: Run configuration.
@@ -79,7 +78,6 @@ class PaintingSimulator(ScriptedSimulator):
         }
         self.prepared = 0
         self.recorded = 0
-        self.stale = True
 
     def _frame(self, name, sensor):
         if sensor.kind == "camera":
@@ -115,16 +113,15 @@ class PaintingSimulator(ScriptedSimulator):
 
     def prepare(self, frames):
         self.prepared += 1
-        self.stale = True
         for frame in frames:
             self.numbers[frame.sensor].fill_(frame.sequence + APART * list(self.config.sensors).index(frame.sensor))
         self.pose.fill_(self.state.step)
 
+    def record_state(self, stream):
+        wp.copy(self.sensed_pose, self.pose)
+
     def record_sense(self, frames, stream):
         self.recorded += 1
-        if self.stale:
-            wp.copy(self.sensed_pose, self.pose)
-            self.stale = False
         for frame in frames:
             kernel, name = (_paint, "color") if frame.kind == "camera" else (_measure, "ranges")
             target = frame.buffers[name]
@@ -135,6 +132,7 @@ class PaintingSimulator(ScriptedSimulator):
         due = self.due()
         if due:
             self.prepare(due)
+            self.record_state(None)
             self.record_sense(due, None)
             if self.device != "cpu":
                 wp.synchronize_device(self.device)

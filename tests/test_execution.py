@@ -12,7 +12,6 @@ from tests.stream_doubles import PaintingSimulator, configuration, drive, networ
 
 from saccade.errors import EngineError
 from saccade.execution import HostExecution, buffer_key, declared_uploads, execution_for, turns_of
-from saccade.stream_execution import MAX_STAMPS, _slots
 
 SENSORS = ("a", "b", "c", "d")
 
@@ -80,22 +79,6 @@ def test_a_network_runs_after_its_inputs_and_once(due, networks):
             for owner, _ in turn.inputs:
                 if owner is network and ran:
                     assert i <= ran[0]
-
-
-@settings(deadline=None)
-@given(due=st.lists(st.sampled_from(SENSORS), min_size=1, unique=True), networks=readers)
-def test_stamp_slots(due, networks):
-    """Each frame's stages have slots of their own, within bounds; frames prepared or inferred together share one."""
-    turns = turns_of(due, networks, set(SENSORS))
-    slots = _slots(due, turns)
-    used = [slot for frame in slots for slot in frame if slot >= 0]
-    assert all(2 <= slot < MAX_STAMPS for slot in used)
-    assert len({sensed for sensed, _, _ in slots}) == len(due)
-    for i, (sensed, preprocessed, inferred) in enumerate(slots):
-        assert len({sensed, preprocessed, inferred} - {-1}) == len([s for s in slots[i] if s >= 0])
-        assert (preprocessed >= 0) == any(i in turn.prepared for turn in turns)
-        running = [network for turn in turns for network in turn.networks]
-        assert (inferred >= 0) == any(due[i] in network.primary for network in running)
 
 
 def test_a_buffer_key_changes_with_any_buffer():

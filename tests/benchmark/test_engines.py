@@ -12,7 +12,7 @@ from saccade.benchmark.measure import InvalidMeasurement
 from saccade.benchmark.session import camera_network
 from saccade.benchmark.source import buffers_for
 
-GPU_WAYS = {"loop_graph", "loop_graph_stamps", "loop_graph_flag_only", "loop_eager", "bare_eager", "bare_graph"}
+GPU_WAYS = {"loop_graph", "loop_graph_stamps", "loop_graph_branched", "loop_eager", "bare_eager", "bare_graph"}
 
 
 @pytest.fixture

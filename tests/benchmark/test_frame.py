@@ -48,8 +48,8 @@ def test_the_group_runs_from_the_scene_to_its_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(group, "check_whole", lambda name, facts: None)
     eager = functools.partial(stream_execution.StreamExecution)
 
-    def without_capture(*arguments, capture, **options):
-        return eager(*arguments, capture=False, **options)
+    def without_capture(*arguments, **options):
+        return eager(*arguments, **{**options, "capture": False})
 
     monkeypatch.setattr(stream_execution, "StreamExecution", without_capture)
     original = newton.NewtonSimulator.__init__
@@ -69,9 +69,12 @@ def test_the_group_runs_from_the_scene_to_its_figures(tmp_path, monkeypatch):
         "bare_graph": 10,
         "frame": 10,
         "frame_stamps": 10,
+        "frame_branched": 10,
         "frame_eager": 10,
     }
-    assert facts["relative_l2"] == pytest.approx(dict.fromkeys(("frame", "frame_stamps", "frame_eager"), 0), abs=1e-6)
+    assert facts["relative_l2"] == pytest.approx(
+        dict.fromkeys(("frame", "frame_stamps", "frame_branched", "frame_eager"), 0), abs=1e-6
+    )
 
 
 class World:

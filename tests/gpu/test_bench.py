@@ -64,7 +64,15 @@ def test_no_pixel_crosses_to_the_device(result):
 
 def test_both_networks_were_measured_in_both_precisions(result):
     """Each with the bare engine and the loop, eager and captured."""
-    ways = {"bare_eager", "bare_graph", "loop_eager", "loop_graph", "loop_graph_stamps", "onnxruntime_cpu"}
+    ways = {
+        "bare_eager",
+        "bare_graph",
+        "loop_eager",
+        "loop_graph",
+        "loop_graph_stamps",
+        "loop_graph_branched",
+        "onnxruntime_cpu",
+    }
     for network in ("resnet18", "camera"):
         for precision in ("fp32", "fp16"):
             assert ways <= set(result["engines"][f"{network} {precision}"]["median_ms"])

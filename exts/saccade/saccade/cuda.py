@@ -92,7 +92,7 @@ def primary_context(device: str) -> Iterator[None]:
 def stream(device: str) -> wp.Stream:
     """Returns a new stream of ``device``."""
     if backend() == "warp":
-        return wp.Stream(device)
+        return wp.Stream(wp.get_device(device))
     with primary_context(device):
         return PycudaStream(device)
 
@@ -105,7 +105,8 @@ class PycudaStream(wp.Stream):
 
     def __init__(self, device: str) -> None:
         own = _driver().Stream()
-        super().__init__(device, cuda_stream=own.handle)
+        # A device by name is not enough before Warp has started.
+        super().__init__(wp.get_device(device), cuda_stream=own.handle)
         self.pycuda = own
 
 

@@ -197,7 +197,8 @@ def execution_for(
     Args:
         simulator: The opened simulator.
         networks: All networks, in order.
-        graph: ``"auto"`` captures frames as CUDA graphs where the engines are on the GPU, ``"off"`` never.
+        graph: ``"auto"`` captures frames as CUDA graphs where the engines are on the GPU, ``"branched"`` as graphs with
+            branches, ``"off"`` never.
         stages: Users' own work on the device; it needs engines on the GPU.
 
     Raises:
@@ -218,4 +219,6 @@ def execution_for(
         return HostExecution(simulator, networks)
     from saccade.stream_execution import StreamExecution
 
-    return StreamExecution(simulator, networks, device=device, capture=graph == "auto", stages=stages)
+    return StreamExecution(
+        simulator, networks, device=device, capture=graph != "off", branched=graph == "branched", stages=stages
+    )

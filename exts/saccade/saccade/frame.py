@@ -54,8 +54,8 @@ class Stamps:
 
     def clear(self) -> None:
         """Sets every stamp back to 0, so that a pooled frame can be used again."""
-        for stage in STAGES:
-            setattr(self, stage, 0)
+        self.sim_state = self.sensed = self.handed_over = self.preprocessed = self.inferred = 0
+        self.on_host = self.decided = self.published = self.applied = 0
 
     def as_dict(self) -> dict[str, int | None]:
         """Returns the stamps by stage [ns], ``None`` for a stage that was not reached."""
@@ -79,7 +79,8 @@ class Frame:
     """Simulation time of the state that was sensed [s]."""
     stamps: Stamps
     buffers: Mapping[str, wp.array]
-    """Named arrays on the simulator's device, sensor coordinates as documented by the sensor:
+    """Named arrays on the simulator's device, sensor coordinates as documented by the sensor; never changed in place:
+    buffers that have moved come in another mapping.
 
     camera: ``color`` packed RGBA, shape ``(height, width)``, uint32; ``depth`` forward (planar) depth [m], shape
     ``(height, width)``, float32, 0 = nothing hit; ``labels`` class index, shape ``(height, width)``, uint8;

@@ -144,13 +144,13 @@ class Network:
         """Returns what the host side of the summaries says, one result per sensor of the first input."""
         decoder = self.config.decoder
         results = []
-        for row, sensor in zip(self._values, self.primary, strict=True):
+        for row, sensor in zip(self._values.tolist(), self.primary, strict=True):
             result = Result(self.name, sensor)
             result.finite = not row[decode.NON_FINITE]
             if decoder.hazard is not None:
-                result.hazard = float(row[decode.HAZARD])
+                result.hazard = row[decode.HAZARD]
             if decoder.clearance is not None:
-                result.clearance = row[decode.CLEARANCE : decode.NON_FINITE].tolist()
+                result.clearance = row[decode.CLEARANCE : decode.NON_FINITE]
             result.labels = self.labels.get(sensor)
             results.append(result)
         return results

@@ -13,6 +13,7 @@ from saccade.errors import EngineError
 from saccade.execution import FrameStage, Turn, buffer_key, declared_uploads, place_networks, turns_of
 from saccade.frame import Frame, Result, now_ns
 from saccade.kernels.stamps import record_stamp
+from saccade.lanes import Lanes
 from saccade.mailbox import MAX_STAMPS, Mailbox
 from saccade.network import InputWork, Network
 from saccade.residency import graph_facts
@@ -25,9 +26,6 @@ MAX_GRAPHS = 8
 REHEARSALS = 3
 """Eager runs before a capture: kernels are loaded and engines have made what they make on first use."""
 
-FIRST, LAST = 0, 1
-"""Slots of the stamps around a whole frame."""
-
 
 @dataclass(slots=True)
 class _Recorded:
@@ -35,13 +33,21 @@ class _Recorded:
 
     turns: list[Turn]
     inputs: list[list[InputWork]]
-    slots: list[tuple[int, int, int]]
-    """Per frame the stamp slots of sensed, preprocessed and inferred; -1 = none."""
+    networks: list[Network]
+    """Those that run, in order."""
     own: Sequence[Frame] | None = None
-    """Own frames that are worked on instead of the source's, whose buffers rotate too much."""
-    order: list[int] = field(default_factory=list)
-    """Slots in the order in which they are taken."""
+    """Frames whose buffers stay, where those of the source have rotated too often."""
+    stages: list[list[int]] = field(default_factory=list)
+    """Per frame the slots of its stamps of ``sensed``, ``preprocessed`` and ``inferred``; -1 = none."""
+    taken: int = 0
+    """Stamps that are taken."""
     graph: Any = None
+    frames: tuple[Frame, ...] = ()
+    buffers: tuple[Any, ...] = ()
+    """The frames and their mappings of buffers that this was last used for."""
+
+
+SENSED, PREPROCESSED, INFERRED = 0, 1, 2
 
 
 class StreamExecution:
@@ -59,6 +65,9 @@ class StreamExecution:
         capture: Whether graphs are used at all.
         stages: Users' own work as part of every frame.
         stamps: Whether stages are stamped on the device; only the benchmark does without.
+        decode: Whether outputs are decoded and summaries brought to the host; only the benchmark does without.
+        branched: Whether cameras, LiDARs, their networks and the stamps are branches of the graph that need not wait
+            for each other, instead of one line.
         clock: Maps device times; ``None`` makes one where ``stamps`` is set.
 
     Raises:
@@ -74,6 +83,8 @@ class StreamExecution:
         capture: bool = True,
         stages: Sequence[FrameStage] = (),
         stamps: bool = True,
+        decode: bool = True,
+        branched: bool = False,
         clock: GpuClock | None = None,
     ) -> None:
         self._simulator = simulator
@@ -86,7 +97,8 @@ class StreamExecution:
                 raise EngineError(f"stage {stage.name!r}: after is {stage.after!r}, expected 'sense' or 'inference'")
         self._mailbox = Mailbox(sum(network.batch for network in networks), self._device)
         place_networks(networks, self._mailbox)
-        self._stamped = stamps
+        self._stamped, self._decoded = stamps, decode
+        self._lanes = Lanes(self._device, branched=branched)
         if not stamps:
             clock = None
         elif clock is None and self._device.is_cuda:
@@ -101,10 +113,12 @@ class StreamExecution:
         self._reason = None if self._capture else _why_eager(capture, simulator.device, device)
         self._newest: dict[str, Frame] = {}
         self._recorded: dict[tuple[Any, ...], _Recorded] = {}
+        self._hot: list[_Recorded] = []
         self._per_set: Counter[tuple[str, ...]] = Counter()
         self._own: dict[tuple[Any, ...], dict[str, Frame]] = {}
         self._proofs: list[dict[str, Any]] = []
-        self._counts = Counter(dict.fromkeys(("captures", "recaptures", "replays", "copied_inputs"), 0))
+        self._counts = Counter(dict.fromkeys(("captures", "recaptures", "copied_inputs"), 0))
+        self._replays = 0
 
     def sense(self) -> Sequence[Frame]:
         """Returns the frames that are due now; where sensing is part of the graph it has not happened yet."""
@@ -119,16 +133,15 @@ class StreamExecution:
         Raises:
             EngineError: The device stopped; the text says what to do.
         """
-        for frame in frames:
-            self._newest[frame.sensor] = frame
         # A capture and copies into own buffers are part of what this frame's inference takes.
         launched = now_ns()
-        recorded = self._recorded_for(frames)
+        recorded = self._known(frames) or self._recorded_for(frames)
         try:
-            self._prepare(frames)
+            if self._whole:
+                self._simulator.prepare(frames)
             if recorded.graph is not None:
                 wp.capture_launch(recorded.graph, stream=self._stream)
-                self._counts["replays"] += 1
+                self._replays += 1
             else:
                 self._launch(recorded, frames)
             self._wait()
@@ -137,11 +150,14 @@ class StreamExecution:
         done = now_ns()
         self._stamp(frames, recorded, launched, done)
         results: dict[str, list[Result]] = {frame.sensor: [] for frame in frames}
-        for turn in recorded.turns:
-            for network in turn.networks:
-                for result in network.results():
-                    results[result.sensor].append(result)
-                    self._newest[result.sensor].stamps.on_host = done
+        if not self._decoded:
+            return results
+        for network in recorded.networks:
+            for result in network.results():
+                results[result.sensor].append(result)
+        for frame in frames:
+            if results[frame.sensor]:
+                frame.stamps.on_host = done
         return results
 
     def idle(self) -> None:
@@ -175,6 +191,7 @@ class StreamExecution:
                 "reason": self._reason,
                 "graphs": len(proofs),
                 **self._counts,
+                "replays": self._replays,
             },
             "residency": {
                 "proven": reason is None,
@@ -188,17 +205,39 @@ class StreamExecution:
             facts["clock"] = self._clock.facts()
         return facts
 
+    def _known(self, frames: Sequence[Frame]) -> _Recorded | None:
+        """Returns what a set was recorded as when it has the same frames with the same buffers as the last time."""
+        for recorded in self._hot:
+            known = recorded.frames
+            if len(known) == len(frames) and all(
+                frame is other and frame.buffers is buffers
+                for frame, other, buffers in zip(frames, known, recorded.buffers, strict=True)
+            ):
+                for frame in frames:
+                    self._newest[frame.sensor] = frame
+                return recorded
+        return None
+
     def _recorded_for(self, frames: Sequence[Frame]) -> _Recorded:
+        for frame in frames:
+            if frame.sensor not in self._newest:
+                self._hot.clear()  # what other sets read may change with it
+            self._newest[frame.sensor] = frame
         sensors = tuple(frame.sensor for frame in frames)
+        reads = self._inputs_of(sensors)
         # Where sensing is captured the buffers are the simulator's own and stay; else they are part of the key.
-        addresses = () if self._whole else tuple(buffer_key(self._newest[s]) for s in self._inputs_of(sensors))
+        addresses = () if self._whole else tuple(buffer_key(self._newest[s]) for s in reads)
         key = (sensors, len(self._newest), addresses)
-        known = self._recorded.get(key)
-        if known is not None:
-            return known
-        if self._per_set[sensors] >= MAX_GRAPHS and not self._whole:
-            return self._copied(sensors)
-        self._recorded[key] = recorded = self._record(frames, self._newest)
+        recorded = self._recorded.get(key)
+        if recorded is None:
+            if self._per_set[sensors] >= MAX_GRAPHS and not self._whole:
+                return self._copied(sensors)
+            self._recorded[key] = recorded = self._record(frames, self._newest)
+        # A set that reads other sensors' newest frames, too, has to look where these are each time.
+        if set(reads) == set(sensors):
+            recorded.frames, recorded.buffers = tuple(frames), tuple(frame.buffers for frame in frames)
+            if recorded not in self._hot:
+                self._hot.append(recorded)
         return recorded
 
     def _inputs_of(self, sensors: Sequence[str]) -> list[str]:
@@ -233,17 +272,20 @@ class StreamExecution:
         sensors = tuple(frame.sensor for frame in frames)
         turns = turns_of(sensors, self._networks, set(self._newest))
         inputs = [[network.input_work(tensor, newest) for network, tensor in turn.inputs] for turn in turns]
-        recorded = _Recorded(turns, inputs, _slots(sensors, turns), own)
+        networks = [network for turn in turns for network in turn.networks]
+        recorded = _Recorded(turns, inputs, networks, own)
         again = self._per_set[sensors] > 0
         self._per_set[sensors] += 1
         if not self._capture:
             return recorded
         try:
             for _ in range(REHEARSALS):
-                self._prepare(frames)
+                if self._whole:
+                    self._simulator.prepare(frames)
                 self._launch(recorded, frames)
             self._wait()
-            self._prepare(frames)
+            if self._whole:
+                self._simulator.prepare(frames)
             recorded.graph = self._captured(lambda: self._launch(recorded, frames))
             self._counts["captures"] += 1
             self._counts["recaptures"] += again
@@ -255,11 +297,6 @@ class StreamExecution:
             self._wait()
         return recorded
 
-    def _prepare(self, frames: Sequence[Frame]) -> None:
-        """Launches, outside the graph, what a simulator changes from frame to frame."""
-        if self._whole:
-            self._simulator.prepare(frames)
-
     def _captured(self, launch: Callable[[], None]) -> Any:
         if self._stream is None:
             with wp.ScopedCapture(device=self._device) as capture:
@@ -270,65 +307,97 @@ class StreamExecution:
         return capture.graph
 
     def _launch(self, recorded: _Recorded, frames: Sequence[Frame]) -> None:
-        """Launches one set of frames; eagerly, or while it is captured."""
-        mailbox = self._mailbox
-        frames = recorded.own or frames
-        recorded.order.clear()
-        mailbox.clear()
-        self._take(recorded, FIRST)
-        if self._whole:
-            for frame, (sensed, _, _) in zip(frames, recorded.slots, strict=True):
-                self._simulator.record_sense([frame], self._stream)
-                self._take(recorded, sensed)
-        self._run_stages("sense", frames)
-        for number, (turn, inputs) in enumerate(zip(recorded.turns, recorded.inputs, strict=True)):
-            for work in inputs:
-                work.run()
-            for place in turn.prepared:
-                self._take(recorded, recorded.slots[place][1])
-            for network in turn.networks:
-                network.engine.enqueue(self._stream)
-            if turn.networks:
-                self._take(recorded, 2 + 2 * len(recorded.turns) + number)
-            for network in turn.networks:
-                network.launch_decode()
-        self._run_stages("inference", frames)
-        self._take(recorded, LAST)
-        mailbox.fetch()
+        """Launches one set of frames; eagerly, or while it is captured.
 
-    def _run_stages(self, after: str, frames: Sequence[Frame]) -> None:
+        Cameras have a lane and LiDARs another: what one waits for does not hold up the other, and frames of a kind
+        share what their ray caster keeps. Stamps are taken beside the work, on a lane of their own for each.
+        """
+        lanes, frames = self._lanes, recorded.own or frames
+        recorded.taken = 0
+        recorded.stages = [[-1, -1, -1] for _ in frames]
+        kinds = [frame.kind for frame in frames]
+        lane_of = dict.fromkeys(kinds)
+        lane_of.update({kind: kind for kind in list(lane_of)[1:]})
+        place = {frame.sensor: i for i, frame in enumerate(frames)}
+        sensed: list[Any] = [None] * len(frames)
+        if self._whole:
+            self._simulator.record_state(self._stream)
+        lanes.begin()
+        with lanes.on("clear"):
+            self._mailbox.clear()
+            cleared = lanes.mark("clear")
+        if self._whole:
+            for i, frame in enumerate(frames):
+                with lanes.on(lane_of[frame.kind]) as stream:
+                    self._simulator.record_sense([frame], stream)
+                    sensed[i] = lanes.mark(lane_of[frame.kind])
+                self._take(recorded, lane_of[frame.kind], cleared, sensed[i], [i], SENSED)
+        self._run_stages("sense", frames, sensed)
+        for i, (turn, inputs) in enumerate(zip(recorded.turns, recorded.inputs, strict=True)):
+            lane = lane_of[kinds[i]]
+            with lanes.on(lane, *(sensed[j] for j in turn.prepared if kinds[j] != kinds[i])) as stream:
+                for work in inputs:
+                    work.run()
+                if turn.prepared:
+                    self._take(recorded, lane, cleared, lanes.mark(lane), turn.prepared, PREPROCESSED)
+                for network in turn.networks:
+                    network.engine.enqueue(stream)
+                if turn.networks:
+                    primary = [place[sensor] for network in turn.networks for sensor in network.primary]
+                    self._take(recorded, lane, cleared, lanes.mark(lane), primary, INFERRED)
+            if self._decoded and turn.networks:
+                with lanes.on(lane, cleared):
+                    for network in turn.networks:
+                        network.launch_decode()
+        self._run_stages("inference", frames, [lanes.mark(lane) for lane in lane_of.values()])
+        lanes.join()
+        if self._decoded or self._stamped:
+            self._mailbox.fetch()
+
+    def _run_stages(self, after: str, frames: Sequence[Frame], marks: Sequence[Any]) -> None:
         for stage in self._stages:
             if stage.after == after:
-                stage.record(frames, self._stream)
+                with self._lanes.on("stages", *marks) as stream:
+                    stage.record(frames, stream)
 
-    def _take(self, recorded: _Recorded, slot: int) -> None:
-        if self._stamped and slot >= 0 and slot not in recorded.order:
+    def _take(
+        self, recorded: _Recorded, lane: str | None, cleared: Any, mark: Any, places: Sequence[int], stage: int
+    ) -> None:
+        """Launches a stamp after a point in a lane's work, for frames by their place in the set."""
+        if not self._stamped:
+            return
+        slot = recorded.taken
+        if slot == MAX_STAMPS:
+            raise EngineError(
+                f"{len(recorded.stages)} sensors are due together, more than one frame can stamp: give them other rates"
+            )
+        recorded.taken += 1
+        with self._lanes.on(f"stamps {lane}", cleared, mark):
             self._stamp_launches[slot].launch()
-            recorded.order.append(slot)
+        for place in places:
+            recorded.stages[place][stage] = slot
 
     def _stamp(self, frames: Sequence[Frame], recorded: _Recorded, launched: int, done: int) -> None:
         """Writes host times of the stages into the frames' stamps."""
-        if self._clock is None:
+        clock, whole = self._clock, self._whole
+        if clock is None:
             for frame in frames:
-                if self._whole:
-                    frame.stamps.sensed = done
-                frame.stamps.handed_over = done if self._whole else launched
+                stamps = frame.stamps
+                if whole:
+                    stamps.sensed = done
+                stamps.handed_over = done if whole else launched
             return
-        order = recorded.order
-        taken = self._mailbox.stamp_values
-        times = self._clock.stages_between(launched, [int(taken[slot]) for slot in order], done)
-        host = dict(zip(order, times, strict=True))
-        handed_over = launched if not self._whole else None
-        for frame, (sensed, preprocessed, inferred) in zip(frames, recorded.slots, strict=True):
-            stamps = frame.stamps
-            if self._whole:
-                stamps.sensed = host[sensed]
-            # The graph goes on at once: a buffer is handed over when the last of the set has been sensed.
-            stamps.handed_over = handed_over or max(host[slots[0]] for slots in recorded.slots)
-            if preprocessed in host:
-                stamps.preprocessed = host[preprocessed]
-            if inferred in host:
-                stamps.inferred = host[inferred]
+        taken = self._mailbox.stamp_values[: recorded.taken].tolist()
+        for frame, (sensed, preprocessed, inferred) in zip(frames, recorded.stages, strict=True):
+            stamps, before = frame.stamps, launched
+            if whole:
+                before = stamps.sensed = clock.host_time(taken[sensed], before, done)
+            # The graph goes on at once: a buffer is handed over when it has been sensed.
+            stamps.handed_over = before
+            if preprocessed >= 0:
+                before = stamps.preprocessed = clock.host_time(taken[preprocessed], before, done)
+            if inferred >= 0:
+                stamps.inferred = clock.host_time(taken[inferred], before, done)
 
     def _wait(self) -> None:
         if self._stream is not None:
@@ -340,24 +409,6 @@ class StreamExecution:
             f"{self._device}: a frame stopped with: {_first_line(error)} (networks: {names}). Is another program using "
             "up the GPU's memory? See nvidia-smi; --set engine.graph=off names the stage that fails"
         )
-
-
-def _slots(sensors: Sequence[str], turns: Sequence[Turn]) -> list[tuple[int, int, int]]:
-    """Returns the stamp slots of sensed, preprocessed and inferred by frame; frames of one batch share theirs."""
-    count = len(turns)
-    if 2 + 3 * count > MAX_STAMPS:
-        raise EngineError(
-            f"{count} sensors are due together, and one frame can stamp {(MAX_STAMPS - 2) // 3}: give them other rates"
-        )
-    place = {sensor: i for i, sensor in enumerate(sensors)}
-    preprocessed, inferred = [-1] * count, [-1] * count
-    for number, turn in enumerate(turns):
-        for frame in turn.prepared:
-            preprocessed[frame] = 2 + count + number
-        for network in turn.networks:
-            for sensor in network.primary:
-                inferred[place[sensor]] = 2 + 2 * count + number
-    return [(2 + i, preprocessed[i], inferred[i]) for i in range(count)]
 
 
 def _own_frame(frame: Frame) -> Frame:

@@ -30,9 +30,10 @@ SLOW = {"repeats": 2, "settle": 1}
 RATIOS = {
     "graph_over_floor": ("loop_graph", "bare_graph"),
     "graph_with_stamps_over_floor": ("loop_graph_stamps", "bare_graph"),
-    "graph_flag_only_over_floor": ("loop_graph_flag_only", "bare_graph"),
+    "graph_branched_over_floor": ("loop_graph_branched", "bare_graph"),
     "eager_over_graph": ("loop_eager", "loop_graph"),
     "host_round_trip_over_graph": ("host_round_trip", "loop_graph"),
+    "host_round_trip_pinned_over_graph": ("host_round_trip_pinned", "loop_graph"),
     "polygraphy_over_graph": ("polygraphy", "loop_graph"),
     "onnxruntime_cpu_over_graph": ("onnxruntime_cpu", "loop_graph"),
     "host_loop_over_onnxruntime_cpu": ("loop_cpu", "onnxruntime_cpu"),
@@ -140,29 +141,31 @@ def _add_loops(
     stack: contextlib.ExitStack,
     buffers: Mapping[str, wp.array],
 ) -> None:
-    """Adds the loop, eager and captured, without and with stamps and decoding, and the bare engine."""
+    """Adds the loop, eager and captured, without and with stamps and decoding, in one line and branched, and the bare
+    engine.
+    """
     from saccade.stream_execution import StreamExecution
 
     limit = LIMITS[subject.precision]["relative_l2"]
 
-    def loop(name: str, *, capture: bool = True, stamps: bool = False, tap: bool = True) -> Network:
-        network = stack.enter_context(
-            contextlib.closing(session.open(subject, sensors=camera_configs(), decode=stamps))
-        )
+    def loop(name: str, *, capture: bool = True, whole: bool = False, branched: bool = False) -> Network:
+        network = stack.enter_context(contextlib.closing(session.open(subject, sensors=camera_configs(), decode=whole)))
         execution = StreamExecution(
             BufferSource(buffers),
             [network],
             device=session.device,
             capture=capture,
-            stamps=stamps,
-            stages=[OutputTap(network)] if tap else [],
+            stamps=whole,
+            decode=whole,
+            branched=branched,
+            stages=[OutputTap(network)],
         )
         lanes[name] = Lane(_frame(execution), _output(network, subject), limit, loop=execution, graph=capture)
         return network
 
     network = loop("loop_graph")
-    loop("loop_graph_stamps", stamps=True)
-    loop("loop_graph_flag_only", tap=False)
+    loop("loop_graph_stamps", whole=True)
+    loop("loop_graph_branched", whole=True, branched=True)
     loop("loop_eager", capture=False)
     # The engine of the first loop, on the arrays that this loop has filled: the loop less all that is around it.
     lanes["loop_graph"].run()
@@ -186,17 +189,25 @@ def _add_round_trip(
 ) -> None:
     # Opened like the loop's, so that it is the same plan.
     network = stack.enter_context(contextlib.closing(session.open(subject, sensors=camera_configs())))
-    try:
-        trip = HostRoundTrip(network.engine, next(iter(buffers.values())), input_name=INPUT, output_name=subject.output)
-    except ImportError as error:
-        session.missing["host_round_trip"] = f"{error}: pip install opencv-python-headless"
-        return
+    frame = next(iter(buffers.values()))
+    for name, pinned in (("host_round_trip", False), ("host_round_trip_pinned", True)):
+        try:
+            trip = HostRoundTrip(
+                network.engine, frame, input_name=INPUT, output_name=subject.output, pinned_frame=pinned
+            )
+        except ImportError as error:
+            session.missing["host_round_trip"] = f"{error}: pip install opencv-python-headless"
+            return
+        lanes[name] = _round_trip(trip)
+
+
+def _round_trip(trip: HostRoundTrip) -> Lane:
     found: list[np.ndarray] = []
 
     def run() -> None:
         found[:] = [trip.run()]
 
-    lanes["host_round_trip"] = Lane(run, lambda: found[0], ROUND_TRIP_LIMIT, slow=True)
+    return Lane(run, lambda: found[0], ROUND_TRIP_LIMIT, slow=True)
 
 
 def _add_polygraphy(

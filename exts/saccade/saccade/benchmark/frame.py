@@ -67,6 +67,9 @@ over "World"
 """
 """The bench's 24 shapes and the post that stands for the robot, without which the simulator opens no scene: 25."""
 
+CAPTURED = ("frame", "frame_stamps", "frame_branched")
+"""Ways that replay a graph with the sensors in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -97,6 +100,7 @@ def measure_frame(session: Session) -> dict[str, Any]:
                 times, facts = _measured(session, name, scene, stack)
             ratios[scene.ratio] = ratio(times["frame"], times["bare_graph"])
             ratios[f"{scene.ratio}_with_stamps"] = ratio(times["frame_stamps"], times["bare_graph"])
+            ratios[f"{scene.ratio}_branched"] = ratio(times["frame_branched"], times["bare_graph"])
             found[name] = {"median_ms": {key: median(values) for key, values in times.items()}, **facts}
     return {"ratios": ratios, "frame": found}
 
@@ -147,7 +151,13 @@ def _measured(
 
     executions: dict[str, StreamExecution] = {}
     networks: dict[str, Network] = {}
-    for key, capture, stamps in (("frame", True, False), ("frame_stamps", True, True), ("frame_eager", False, False)):
+    ways: dict[str, dict[str, Any]] = {
+        "frame": {"stamps": False, "decode": False},
+        "frame_stamps": {},
+        "frame_branched": {"stamps": False, "decode": False, "branched": True},
+        "frame_eager": {"stamps": False, "decode": False, "capture": False},
+    }
+    for key, options in ways.items():
         network = session.open(resnet18(session, "fp16"), sensors=config.sensors, feeding=[CAMERA])  # type: ignore[arg-type]
         stack.callback(network.close)
         networks[key] = network
@@ -155,14 +165,13 @@ def _measured(
             simulator,
             [network],
             device=session.device,
-            capture=capture,
-            stamps=stamps,
             stages=[OutputTap(network)],
+            **options,
         )
         executions[key].infer(frames)
-    for key in ("frame", "frame_stamps"):
+    for key in CAPTURED:
         check_whole(name, executions[key].facts()["execution"])
-    check_senses(name, simulator, executions["frame"], executions["frame_eager"], frames)
+        check_senses(name, simulator, executions[key], executions["frame_eager"], frames)
     _check_results(executions, networks, frames)
 
     engine, stream = networks["frame"].engine, session.stream
@@ -171,7 +180,7 @@ def _measured(
         variants[key] = Variant(lambda execution=execution: execution.infer(frames))  # type: ignore[misc]
     times = session.measure(f"frame: {name}", variants)
     distances = _check_results(executions, networks, frames)
-    session.proofs += [executions[key].facts()["residency"] for key in ("frame", "frame_stamps")]
+    session.proofs += [executions[key].facts()["residency"] for key in CAPTURED]
     proofs = executions["frame"].facts()["residency"]["graphs"]
     return times, {"relative_l2": distances, "graph": proofs[0] if proofs else None}
 

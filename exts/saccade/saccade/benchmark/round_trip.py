@@ -52,12 +52,16 @@ class HostRoundTrip:
         frame: Packed RGBA image on the GPU, shape ``(height, width)``, uint32.
         input_name: The engine's input.
         output_name: The output that is brought back.
+        pinned_frame: Whether the frame comes down into pinned memory, instead of by a plain ``numpy()`` as a script
+            has it.
 
     Raises:
         ImportError: OpenCV is not installed.
     """
 
-    def __init__(self, engine: Engine, frame: wp.array, *, input_name: str, output_name: str) -> None:
+    def __init__(
+        self, engine: Engine, frame: wp.array, *, input_name: str, output_name: str, pinned_frame: bool = True
+    ) -> None:
         self._cv2 = opencv()
         self._engine, self._frame = engine, frame
         device = engine.device
@@ -71,15 +75,19 @@ class HostRoundTrip:
             engine.bind(name, array)
         self._input, self._output = self._arrays[input_name], self._arrays[output_name]
         self._size = (self._input.shape[3], self._input.shape[2])
-        self._host_frame = _Pinned(frame)
+        self._host_frame = _Pinned(frame) if pinned_frame else None
         self._host_input, self._host_output = _Pinned(self._input), _Pinned(self._output)
         wp.synchronize_device(device)
 
     def run(self) -> np.ndarray:
         """Goes all the way once; returns the output on the host, flat, valid until the next time."""
-        wp.copy(self._host_frame.array, self._frame, stream=self._stream)
-        cuda.synchronize(self._stream)
-        image = image_from_frame(self._cv2, self._host_frame.values.reshape(self._frame.shape))
+        if self._host_frame is None:
+            packed = self._frame.numpy()
+        else:
+            wp.copy(self._host_frame.array, self._frame, stream=self._stream)
+            cuda.synchronize(self._stream)
+            packed = self._host_frame.values.reshape(self._frame.shape)
+        image = image_from_frame(self._cv2, packed)
         return self._infer(preprocess_image(self._cv2, image, self._size))
 
     def _infer(self, input_data: np.ndarray) -> np.ndarray:

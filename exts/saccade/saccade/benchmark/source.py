@@ -76,6 +76,10 @@ class BufferSource:
         """Not offered: see :attr:`capturable`."""
         raise NotImplementedError("frames that lie in buffers are not sensed")
 
+    def record_state(self, stream: Any) -> None:
+        """Not offered: see :attr:`capturable`."""
+        raise NotImplementedError("frames that lie in buffers are not sensed")
+
     def record_sense(self, frames: Sequence[Frame], stream: Any) -> None:
         """Not offered: see :attr:`capturable`."""
         raise NotImplementedError("frames that lie in buffers are not sensed")

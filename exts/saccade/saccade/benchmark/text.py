@@ -36,7 +36,8 @@ GOALS = {
 TITLES = {
     "graph_over_floor": "buffer to result, one graph, over the bare engine's graph",
     "graph_with_stamps_over_floor": "the same with stamps and decoding",
-    "graph_flag_only_over_floor": "the same, only the finite flag to the host",
+    "graph_branched_over_floor": "the same with stamps and decoding, branched",
+    "host_round_trip_pinned_over_graph": "the same with a pinned frame",
     "eager_over_graph": "buffer to result, eager over graph",
     "host_round_trip_over_graph": "host round trip over the graph",
     "polygraphy_over_graph": "Polygraphy's runner (engine alone) over the graph",
@@ -44,6 +45,7 @@ TITLES = {
     "host_loop_over_onnxruntime_cpu": "loop on the CPU over ONNX Runtime alone",
     "frame_over_floor": "sensors to result, bench scene, over the bare graph",
     "frame_over_floor_with_stamps": "the same with stamps",
+    "frame_over_floor_branched": "the same, branched",
     "frame_over_floor_warehouse": "sensors to result, warehouse, over the bare graph",
     "frame_over_floor_warehouse_with_stamps": "the same with stamps",
     "preprocess_over_byte_floor": "preprocess to FP16 over its byte floor",

@@ -23,7 +23,8 @@ class Simulator(Protocol):
     acts: bool
     """Whether commands have an effect; a recording walks where it walked."""
     capturable: bool
-    """Whether sensing can be part of a CUDA graph: :meth:`due`, :meth:`prepare` and :meth:`record_sense`."""
+    """Whether sensing can be part of a CUDA graph: :meth:`due`,
+    :meth:`prepare`, :meth:`record_state` and :meth:`record_sense`."""
 
     def open(self, scene: Path | str) -> SimState:
         """Loads the scene, attaches the configured sensors and returns the first state.
@@ -62,11 +63,18 @@ class Simulator(Protocol):
         """
         ...
 
+    def record_state(self, stream: Any) -> None:
+        """Launches on ``stream`` what brings the scene that sensors see to the current state; may be captured.
+
+        Only where :attr:`capturable`; once for a set of frames, before their :meth:`record_sense`.
+        """
+        ...
+
     def record_sense(self, frames: Sequence[Frame], stream: Any) -> None:
         """Launches sensing of frames that are due on ``stream``; waits for nothing and may be captured.
 
-        Only where :attr:`capturable`. Called once or several times for one set; the first call after
-        :meth:`prepare` also brings the scene to the current state.
+        Only where :attr:`capturable`. Called once or several times for one set; frames of one kind always come on one
+        stream, those of another kind may come on another.
         """
         ...
 

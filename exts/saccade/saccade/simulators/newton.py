@@ -58,7 +58,6 @@ class NewtonSimulator:
         """Waypoints that the scene names, in the world [m]."""
         self._scene: NewtonScene | None = None
         self._frames: list[Frame] = []
-        self._refit_due = True
         self._hazard: bool | None = None
         self._sensed_motion = (0.0, 0.0, 0.0)
 
@@ -156,20 +155,20 @@ class NewtonSimulator:
 
     def prepare(self, frames: Sequence[Frame]) -> None:
         """Launches what changes from frame to frame; precedes every launch, capture or replay of a set of frames."""
-        self._refit_due = True
         for frame in frames:
             self._sensors[frame.sensor].number(frame.sequence)
 
+    def record_state(self, stream: Any) -> None:
+        """Launches the copy of the bodies' poses and the refit of the ray caster's tree; may be captured."""
+        self._refit()
+
     def record_sense(self, frames: Sequence[Frame], stream: Any) -> None:
-        """Launches sensing of frames that are due, on the device's stream; waits for nothing and may be captured.
+        """Launches sensing of frames that are due, on the current stream; waits for nothing and may be captured.
 
         Args:
-            frames: As :meth:`due` returned them, all or some; :meth:`prepare` came before.
+            frames: As :meth:`due` returned them, all or some; :meth:`prepare` and :meth:`record_state` came before.
             stream: The device's current stream.
         """
-        if self._refit_due:
-            self._refit()
-            self._refit_due = False
         for frame in frames:
             self._sensors[frame.sensor].cast(self._sensed)
 

@@ -164,6 +164,10 @@ class ReplaySimulator:
         """Not offered: frames come from files."""
         raise NotImplementedError(NOT_CAPTURABLE)
 
+    def record_state(self, stream: Any) -> None:
+        """Not offered: frames come from files."""
+        raise NotImplementedError(NOT_CAPTURABLE)
+
     def record_sense(self, frames: Sequence[Frame], stream: Any) -> None:
         """Not offered: frames come from files."""
         raise NotImplementedError(NOT_CAPTURABLE)

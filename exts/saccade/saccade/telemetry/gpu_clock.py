@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -64,7 +64,7 @@ class GpuClock:
         """Host time less device time [ns]."""
         self.jumps = 0
         self.clamped = 0
-        """Stamps moved by :meth:`stages_between` because the mapping put them outside their frame."""
+        """Stamps moved by :meth:`host_time` because the mapping put them outside their frame."""
         self._last_sync = -PERIOD_NS
         self._first = True
         self._tick: int | None = None
@@ -92,25 +92,17 @@ class GpuClock:
         if self._now() - self._last_sync >= PERIOD_NS:
             self.synchronise()
 
-    def stages_between(self, first: int, device_times: Sequence[int], last: int) -> list[int]:
-        """Returns host times [ns] of one frame's device times, in order and between two host times.
+    def host_time(self, device: int, first: int, last: int) -> int:
+        """Returns the host time [ns] of a device time [ns], between two host times that it is known to lie between.
 
-        The mapping is off by some microseconds, the order of the stages is not: what it moved past a neighbour is put
-        level with it and counted in :attr:`clamped`.
-
-        Args:
-            first: Host time before the work was launched [ns].
-            device_times: Device times in the order in which they were taken [ns].
-            last: Host time after the work was waited for [ns].
+        The mapping is off by some microseconds, the order of the stages is not: a time that it moved past its
+        neighbour is put level with it and counted in :attr:`clamped`.
         """
-        found, floor = [], first
-        for device in device_times:
-            mapped = device + self.offset
-            bounded = min(max(mapped, floor), last)
-            self.clamped += bounded != mapped
-            found.append(bounded)
-            floor = bounded
-        return found
+        mapped = device + self.offset
+        if first <= mapped <= last:
+            return mapped
+        self.clamped += 1
+        return first if mapped < first else last
 
     def facts(self) -> dict[str, Any]:
         """Returns ``clock`` of the record: see docs/record.md."""
