@@ -8,8 +8,10 @@ import math
 import resource
 import shutil
 import signal
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +37,7 @@ from tests.end_to_end import (
 from saccade.configuration import load_configuration
 from saccade.errors import RecordError
 from saccade.telemetry.record import read_frames
-from saccade.validation.run import Interrupt, validate
+from saccade.validation.run import Interrupt, _signals, validate
 
 FRAMES, WARMUP = 10, 2
 
@@ -407,3 +409,26 @@ def test_a_signal_while_the_record_is_opened_is_put_off_until_it_has_an_owner():
     assert made == ["recorder"] and interrupt.raised
     with Interrupt().held():
         made.append("another")
+
+
+def test_a_signal_in_a_callback_that_cannot_raise_leaves_no_traceback(monkeypatch):
+    """Python reports such exceptions on stderr: a user's Ctrl-C is none to report, anything else still is."""
+
+    class Target:
+        pass
+
+    def dies(error):
+        def callback(_):
+            raise error
+
+        return callback
+
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(str(unraisable.exc_value)))
+    with _signals(Interrupt()):
+        for error in (KeyboardInterrupt(), ValueError("a real one")):
+            target = Target()
+            reference = weakref.ref(target, dies(error))
+            del target
+            assert reference() is None
+    assert reported == ["a real one"]

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -455,8 +456,18 @@ def _signals(interrupt: Interrupt) -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    report = sys.unraisablehook
+
+    def quiet(unraisable: sys.UnraisableHookArgs) -> None:
+        # A signal can arrive in a callback that cannot raise, such as a weak reference's during an import: it is noted
+        # all the same, and the run ends at the next step.
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            report(unraisable)
+
+    sys.unraisablehook = quiet
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
