@@ -20,7 +20,7 @@ TRANSPORT = os.environ.get("SACCADE_INTEROP_TRANSPORT", "dds")
 """``rclpy`` runs our own side on the peer's rclpy: under its Python, in its environment."""
 
 
-IN_STEP = 0.3
+IN_STEP = 1.0
 """After endpoints know each other [s]: a volatile reliable reader takes part from the writer's next heartbeat on."""
 
 
@@ -89,7 +89,7 @@ class Peer:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.communicate()  # also closes the pipes
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -106,7 +106,7 @@ def unpacked(text: str) -> bytes:
     return base64.b64decode(text)
 
 
-def until(true: Callable[[], Any], *, seconds: float = 10.0) -> Any:
+def until(true: Callable[[], Any], *, seconds: float = 20.0) -> Any:
     """Waits until ``true()`` holds and returns what it returned; the test fails when it never does."""
     deadline = time.monotonic() + seconds
     while not (found := true()):

@@ -80,6 +80,9 @@ class Peer:
         self.heard[request["topic"]].update({"count": 0, "bad": 0, "late_ms": [], "numbers": []})
         return {}
 
+    def count(self, request: dict) -> dict:
+        return {"count": self.heard[request["topic"]]["count"]}
+
     def report(self, request: dict) -> dict:
         heard = self.heard[request["topic"]]
         numbers = heard["numbers"]
@@ -123,7 +126,8 @@ class Peer:
         message = deserialize_message(base64.b64decode(request["data"]), kind)
         plain = bytearray(message.data)
         start = time.perf_counter()
-        for number in range(request["count"]):
+        first = request.get("start", 0)
+        for number in range(first, first + request["count"]):
             plain[number % len(plain)] ^= 0xFF
             data = type(message.data)("B")
             data.frombytes(bytes(plain))
@@ -132,7 +136,7 @@ class Peer:
             now = time.time_ns()
             message.header.stamp.sec, message.header.stamp.nanosec = now // 10**9, now % 10**9
             publisher.publish(message)
-            time.sleep(max(0.0, start + (number + 1) / request["rate"] - time.perf_counter()))
+            time.sleep(max(0.0, start + (number + 1 - first) / request["rate"] - time.perf_counter()))
         return {}
 
     def graph(self, request: dict) -> dict:
