@@ -155,7 +155,7 @@ def test_sizes_are_bounded(tmp_path):
 def test_flood_is_balanced(tmp_path):
     """More messages than it can take: produced = consumed + dropped, and nothing stays in flight."""
     camera_network(tmp_path / "net.onnx", size=(64, 64))
-    node, transport = opened(tmp_path / "net.onnx", queue=2)
+    node, _ = opened(tmp_path / "net.onnx", queue=2)
     message = image(np.zeros((480, 640, 3), np.uint8), "rgb8")
     threads = [threading.Thread(target=lambda: [node.submit("camera", message) for _ in range(200)]) for _ in range(2)]
     for thread in threads:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer

@@ -20,13 +20,16 @@ OPEN_RANGE_IMAGE = (32, 1024)
 """Channels and columns where the network leaves them open."""
 
 
-def node_configuration(target: str, *, overrides: Sequence[str] = (), **options: str | None) -> LoadedConfiguration:
+def node_configuration(
+    target: str, *, overrides: Sequence[str] = (), device: str | None = None, engine: str | None = None
+) -> LoadedConfiguration:
     """Returns the configuration that a model or a configuration file means.
 
     Args:
         target: ONNX file or the name of a shipped one, or configuration file or the name of a shipped one.
         overrides: ``"a.b.c=value"``, applied last.
-        options: ``device`` and ``engine`` as of :func:`saccade.configuration.load_configuration`.
+        device: Sets ``simulator.device``.
+        engine: Sets ``engine.backend``.
 
     Raises:
         ModelError: The network takes something that no camera or LiDAR gives.
@@ -36,9 +39,11 @@ def node_configuration(target: str, *, overrides: Sequence[str] = (), **options:
         raise ModelError(f"{target}: a plan does not say what it takes: name it in a configuration file's networks")
     if Path(target).suffix == ".onnx":
         path = paths.resolve(target, "model")
-        loaded = configuration_from(document_from_model(path), path=path, overrides=overrides, **options)
+        loaded = configuration_from(
+            document_from_model(path), path=path, overrides=overrides, device=device, engine=engine
+        )
     else:
-        loaded = load_configuration(target, overrides=overrides, **options)
+        loaded = load_configuration(target, overrides=overrides, device=device, engine=engine)
     if not loaded.config.networks:
         raise ConfigurationError("networks: a node needs at least one network, such as saccade node camera.onnx")
     for name, network in loaded.config.networks.items():

@@ -52,6 +52,7 @@ class NodeSource:
         Raises:
             MessageError: The message is not usable; the text says why.
         """
+        arrays: Mapping[str, np.ndarray]
         if isinstance(self._sensors[sensor], CameraConfig):
             arrays = {"color": color_from_image(message, depth_max=self._depth_max)}
             kind = "camera"
