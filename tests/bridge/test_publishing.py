@@ -91,7 +91,7 @@ def test_nobody_listens(published):
     one = published(subscribers=0)
     produced = {name: counts["produced"] for name, counts in one.counters.items() if counts["produced"]}
     assert produced == {"/tf_static": 1}
-    assert not one.publisher._slots
+    assert not one.publisher._copies._slots
 
 
 def test_images_off(published):
@@ -114,7 +114,7 @@ def test_left_to_others(published):
 def test_slots_come_back(published):
     """However many images are dropped, every slot is free again at the end: none leaks, none is used twice."""
     one = published(frames=50, queue=1)
-    for name, slots in one.publisher._slots.items():
+    for name, slots in one.publisher._copies._slots.items():
         assert slots.free.qsize() == 3, name
     counters = one.counters["/eye/image_raw"]
     assert counters["produced"] == 50 == counters["delivered"] + counters["dropped"]

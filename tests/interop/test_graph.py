@@ -22,8 +22,11 @@ def test_node_and_topics(peer, bridge):
     topics = ["/robot/camera/image_raw", "/detections", "/cmd_vel"]
 
     def seen():
+        # An endpoint is known before the announcement that names its node has come.
         graph = peer.ask("graph", topics=topics)
-        return graph if "/robot/saccade_test" in graph["nodes"] and all(graph["infos"].values()) else None
+        infos = graph["infos"].values()
+        named = all(infos) and not any("UNKNOWN" in info["node"] for found in infos for info in found)
+        return graph if named and "/robot/saccade_test" in graph["nodes"] else None
 
     graph = until(seen)
     assert graph["topics"]["/robot/camera/image_raw"] == ["sensor_msgs/msg/Image"]

@@ -18,6 +18,7 @@ import typer
 from saccade import __version__
 from saccade.cli_config import app as config_app
 from saccade.cli_engine import app as engine_app
+from saccade.cli_node import node
 from saccade.cli_options import (
     ConfigurationArgument,
     ControllerOption,
@@ -60,6 +61,12 @@ scenes_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help
 app.add_typer(config_app, name="config")
 app.add_typer(scenes_app, name="scenes")
 app.add_typer(engine_app, name="engine")
+app.command(
+    epilog="Examples:\n\n- `saccade node camera.onnx` runs the shipped network on `/camera/image_raw`\n\n"
+    "- `saccade node mine.onnx --topic /robot/head/image --set ros2.network=any`\n\n"
+    "- `saccade node warehouse --topic head_camera=/cam/image_raw --topic lidar=/velodyne_points`\n\n"
+    "- `saccade node mine.onnx --topic /depth/image --depth-max 5 --frames 100 --json`"
+)(node)
 
 
 def _version(value: bool) -> None:

@@ -153,6 +153,37 @@ def load_configuration(
     return LoadedConfiguration(config, _sources(config, data, origins), path, origins)
 
 
+def configuration_from(
+    document: dict[str, Any],
+    *,
+    path: Path,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    engine: str | None = None,
+) -> LoadedConfiguration:
+    """Returns the configuration that a program made from a file which is not itself one, such as a network.
+
+    Args:
+        document: Its fields; changed in place.
+        path: The file.
+        overrides: As of :func:`load_configuration`.
+        device: Sets ``simulator.device``.
+        engine: Sets ``engine.backend``.
+
+    Raises:
+        ConfigurationError: With one line per problem.
+    """
+    origins: dict[FieldPath, Origin] = {}
+    root = Origin(f"file {paths.display(path)}", path, 1)
+    for option, value in (("device", device), ("engine", engine)):
+        if value is not None:
+            _put(document, origins, [str(key) for key in OPTIONS[option]], value, Origin(f"--{option}"))
+    for override in overrides:
+        _apply_override(document, origins, override)
+    config = validated(document, origins, root)
+    return LoadedConfiguration(config, _sources(config, document, origins), path, origins)
+
+
 def find_configuration(path_or_name: str | Path) -> Path:
     """Returns the file that a path or the name of a shipped configuration means.
 

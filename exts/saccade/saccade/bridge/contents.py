@@ -23,13 +23,15 @@ FLOAT32 = 7
 """PointField's number for float32."""
 
 
-def header(sim_time: float, frame_id: str) -> Any:
-    """Returns a header stamped with simulation time [s]."""
+def header(sim_time: float | Any, frame_id: str) -> Any:
+    """Returns a header stamped with simulation time [s], or with a time message as it is."""
     return new("std_msgs/msg/Header", stamp=time_message(sim_time), frame_id=frame_id)
 
 
-def time_message(seconds: float) -> Any:
-    """Returns a time [s] in whole seconds and nanoseconds."""
+def time_message(seconds: float | Any) -> Any:
+    """Returns a time [s] in whole seconds and nanoseconds; a time message stays as it is, exact."""
+    if not isinstance(seconds, float | int):
+        return seconds
     nanoseconds = round(seconds * 1e9)
     return new("builtin_interfaces/msg/Time", sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import queue
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import warp as wp
 
 from saccade.bridge import contents, names
 from saccade.bridge.bridge import Bridge, Topic
+from saccade.bridge.copies import CopySender
+from saccade.bridge.results import IMAGE, ResultTopics
 from saccade.config import CameraConfig, LidarConfig, RunConfig
-from saccade.frame import Frame, Result
-from saccade.telemetry.taps import Tap
+from saccade.frame import Frame
 
 if TYPE_CHECKING:
     from saccade.loop import Tick
 
-IMAGE = "sensor_msgs/msg/Image"
-FLOAT = "std_msgs/msg/Float32"
 DIAGNOSTICS_PERIOD = 1.0
 """[s] of wall time."""
 SENSOR_OUTPUTS = {"color": "image_raw", "depth": "depth", "points": "points", "ranges": "scan"}
@@ -45,9 +42,9 @@ class RunPublisher:
         self._bridge = bridge
         self._config = config
         self._intrinsics = intrinsics
-        self._slots: dict[str, _Slots] = {}
+        self._copies = CopySender()
         self._last_diagnostics = 0.0
-        self.tap = Tap()
+        self.tap = self._copies.tap
         """What left a GPU to be published."""
         self.handover_ms: list[float] = []
         """Time that each call took [ms]."""
@@ -60,7 +57,7 @@ class RunPublisher:
         self._diagnostics = advertise("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
         self._verdict = advertise("~/verdict", "std_msgs/msg/String", preset="latched")
         self._sensors = {name: self._sensor_topics(name) for name in config.sensors}
-        self._networks = {name: self._network_topics(name) for name in config.networks}
+        self._results = ResultTopics(bridge, config, self._copies)
         cameras = {
             names.token(name): optical_frame(name)
             for name, sensor in config.sensors.items()
@@ -83,7 +80,8 @@ class RunPublisher:
         for frame in tick.frames:
             self._publish_sensor(frame)
             for result in tick.results.get(frame.sensor, ()):
-                self._publish_result(frame, result)
+                frame_id = frame_of(frame.sensor, self._config.sensors[frame.sensor])
+                self._results.publish(result, frame.stamps, stamp=frame.sim_time, frame_id=frame_id)
         if self._diagnostics.wanted and start - self._last_diagnostics >= DIAGNOSTICS_PERIOD:
             self._last_diagnostics = start
             self._publish_diagnostics(tick)
@@ -127,24 +125,6 @@ class RunPublisher:
         make = partial(contents.laser_scan, sim_time, frame_id, limits=limits)
         self._copied(topics.get("ranges"), frame, ("ranges", "intensity"), make)
 
-    def _publish_result(self, frame: Frame, result: Result) -> None:
-        topics = self._networks[result.network]
-        stamps = frame.stamps
-        value = result.hazard if result.hazard is not None else result.clearance[0] if result.clearance else None
-        if value is not None and topics["result"].wanted:
-            topics["result"].publish(partial(contents.number, value))
-        if stamps.on_host and topics["latency"].wanted:
-            topics["latency"].publish(partial(contents.number, (stamps.on_host - stamps.handed_over) * 1e-6))
-        if result.clearance is not None and topics["clearance"].wanted:
-            topics["clearance"].publish(partial(contents.numbers, list(result.clearance)))
-        if result.labels is None or len(result.labels.shape) != 2:
-            return
-        frame_id = frame_of(frame.sensor, self._config.sensors[frame.sensor])
-        arrays = {"labels": result.labels}
-        for topic, make in (("labels", contents.label_image), ("detections", contents.detections)):
-            if topic in topics and topics[topic].wanted:
-                self._send(topics[topic], arrays, partial(make, frame.sim_time, frame_id))
-
     def _publish_diagnostics(self, tick: Tick) -> None:
         frame = tick.frames[0]
         stamps = frame.stamps
@@ -175,15 +155,7 @@ class RunPublisher:
     def _copied(self, topic: Topic | None, frame: Frame, buffers: tuple[str, ...], make: Callable[..., Any]) -> None:
         if topic is None or not topic.wanted or any(name not in frame.buffers for name in buffers):
             return
-        self._send(topic, {name: frame.buffers[name] for name in buffers}, make)
-
-    def _send(self, topic: Topic, arrays: Mapping[str, wp.array], make: Callable[..., Any]) -> None:
-        slots = self._slots.get(topic.name)
-        if slots is None:
-            # One message more than can wait is being sent, and one more is being copied here.
-            slots = self._slots[topic.name] = _Slots(arrays, topic.channel.capacity + 2)
-        slot = slots.copy(arrays, self.tap)
-        topic.publish(lambda: make(*slot), release=lambda: slots.free.put(slot))
+        self._copies.send(topic, {name: frame.buffers[name] for name in buffers}, make)
 
     def _unless_others(self, name: str, type_name: str, preset: str) -> Topic | None:
         others = self._bridge.published_by_others(name)
@@ -209,22 +181,6 @@ class RunPublisher:
             topics[output] = self._bridge.advertise(f"{base}/{SENSOR_OUTPUTS[output]}", kind, preset="reliable_sensor")
         return topics
 
-    def _network_topics(self, name: str) -> dict[str, Topic]:
-        network = self._config.networks[name]
-        base = "/ai" if len(self._config.networks) == 1 else f"/ai/{names.token(name)}"
-        advertise = self._bridge.advertise
-        topics = {
-            "result": advertise(f"{base}/inference_result", FLOAT),
-            "latency": advertise(f"{base}/inference_latency", FLOAT),
-            "clearance": advertise(f"{base}/clearance", "std_msgs/msg/Float32MultiArray"),
-        }
-        sensor = next(iter(network.inputs.values())).sensors[0]
-        if network.decoder.labels is not None and isinstance(self._config.sensors[sensor], CameraConfig):
-            topics["detections"] = advertise(f"{base}/detections", "vision_msgs/msg/Detection2DArray")
-            if self._config.ros2.images:
-                topics["labels"] = advertise(f"{base}/labels", IMAGE, preset="reliable_sensor")
-        return topics
-
 
 def optical_frame(sensor: str) -> str:
     """Returns the frame of a camera's images: z forward, x right, y down (REP-103)."""
@@ -234,30 +190,3 @@ def optical_frame(sensor: str) -> str:
 def frame_of(sensor: str, config: CameraConfig | LidarConfig) -> str:
     """Returns the frame that a sensor's messages are in."""
     return optical_frame(sensor) if isinstance(config, CameraConfig) else names.token(sensor)
-
-
-class _Slots:
-    """Host copies for one topic's messages; pinned where the sensor is on a GPU."""
-
-    def __init__(self, arrays: Mapping[str, wp.array], count: int) -> None:
-        self.free: queue.SimpleQueue[list[np.ndarray]] = queue.SimpleQueue()
-        self._arrays: dict[int, list[wp.array]] = {}
-        for _ in range(count):
-            kept = [
-                wp.empty(array.shape, dtype=array.dtype, device="cpu", pinned=array.device.is_cuda)
-                for array in arrays.values()
-            ]
-            views = [array.numpy() for array in kept]
-            self._arrays[id(views)] = kept
-            self.free.put(views)
-
-    def copy(self, arrays: Mapping[str, wp.array], tap: Tap) -> list[np.ndarray]:
-        """Copies the arrays into a free slot and returns its views."""
-        views = self.free.get_nowait()
-        device = None
-        for target, source in zip(self._arrays[id(views)], arrays.values(), strict=True):
-            tap.copy(target, source)
-            device = source.device
-        if device is not None and device.is_cuda:
-            wp.synchronize_stream(device.stream)
-        return views
