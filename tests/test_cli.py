@@ -24,7 +24,7 @@ COMMANDS = [
     ["validate"], ["config", "show"], ["config", "list"], ["config", "fields"], ["train"],
     ["scenes", "make"], ["bench"], ["report"], ["doctor"],
     ["engine", "build"], ["engine", "list"], ["engine", "verify"], ["engine", "remove"], ["engine", "inspect"],
-    ["engine", "profile"],
+    ["engine", "profile"], ["node"],
 ]  # fmt: skip
 
 
