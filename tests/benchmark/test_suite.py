@@ -122,3 +122,23 @@ def test_every_group_has_its_measurement():
     """The names that are offered are those that can be run."""
     found = {name: suite._measurement(name).__name__ for name in suite.GROUPS}
     assert found == {name: f"measure_{name}" for name in suite.GROUPS}
+
+
+def test_an_interrupt_keeps_what_was_measured(loaded, groups):
+    """The group that was interrupted is invalid, later ones are not begun, and earlier ones stay."""
+    begun = []
+
+    def engines(session):
+        return {"ratios": {"graph_over_floor": RATIO}, "engines": {}}
+
+    def frame(session):
+        raise KeyboardInterrupt
+
+    def cameras(session):
+        begun.append("cameras")
+        return {"ratios": {}}
+
+    groups(engines=engines, frame=frame, cameras=cameras)
+    result = suite.bench(loaded, quick=True)
+    assert result["ratios"] == {"graph_over_floor": RATIO}
+    assert result["invalid"]["frame"].startswith("interrupted") and not begun

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -287,6 +288,8 @@ def bench(
     )
     loaded.check_files()
     progress = Progress(sys.stderr)
+    # Whoever ends it from outside, such as a time limit, gets what was measured until then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _stdout_kept_clean(as_json), contextlib.closing(progress):
         result = measure(loaded, frames=frames, quick=quick, only=only or (), time_limit_s=time_limit, say=progress)
     if as_json:

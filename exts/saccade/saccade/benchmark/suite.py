@@ -62,7 +62,7 @@ def bench(
         say: Told what is being done.
 
     Returns:
-        See docs/benchmarks.md. ``missing`` says what could not be measured here and why, ``invalid`` which groups
+        See docs/benchmarks.md. After a Ctrl-C what was measured until then. ``missing`` says what could not be measured here and why, ``invalid`` which groups
         gave figures that must not be shown.
 
     Raises:
@@ -93,7 +93,11 @@ def bench(
     }
     for name in GROUPS:
         if not only or name in only:
-            _run_group(name, session, result)
+            try:
+                _run_group(name, session, result)
+            except KeyboardInterrupt:  # what was measured until then is not thrown away
+                result["invalid"][name] = "interrupted, and what would have come after it left out"
+                break
     _add_residency(session, result)
     result.update(
         missing=session.missing,
