@@ -62,8 +62,8 @@ def bench(
         say: Told what is being done.
 
     Returns:
-        See docs/benchmarks.md. After a Ctrl-C what was measured until then. ``missing`` says what could not be measured here and why, ``invalid`` which groups
-        gave figures that must not be shown.
+        See docs/benchmarks.md; after a Ctrl-C what was measured until then. ``missing`` says what could not be
+        measured here and why, ``invalid`` which groups gave figures that must not be shown.
 
     Raises:
         ConfigurationError: There is no such group, or no such device.
