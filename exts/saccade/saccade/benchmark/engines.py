@@ -187,10 +187,10 @@ def _add_round_trip(
     stack: contextlib.ExitStack,
     buffers: Mapping[str, wp.array],
 ) -> None:
-    # Opened like the loop's, so that it is the same plan.
-    network = stack.enter_context(contextlib.closing(session.open(subject, sensors=camera_configs())))
     frame = next(iter(buffers.values()))
     for name, pinned in (("host_round_trip", False), ("host_round_trip_pinned", True)):
+        # Opened like the loop's, so that it is the same plan; each its own, for each binds its own arrays.
+        network = stack.enter_context(contextlib.closing(session.open(subject, sensors=camera_configs())))
         try:
             trip = HostRoundTrip(
                 network.engine, frame, input_name=INPUT, output_name=subject.output, pinned_frame=pinned
