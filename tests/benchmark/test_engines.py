@@ -13,7 +13,7 @@ from saccade.benchmark.session import camera_network
 from saccade.benchmark.source import buffers_for
 
 ROUND_TRIPS = {"host_round_trip", "host_round_trip_pinned"}
-GPU_WAYS = {"loop_graph", "loop_graph_stamps", "loop_graph_branched", "loop_eager", "bare_eager", "bare_graph"}
+GPU_WAYS = {"loop_graph", "loop_graph_stamps", "loop_graph_stamps_line", "loop_eager", "bare_eager", "bare_graph"}
 
 
 @pytest.fixture
