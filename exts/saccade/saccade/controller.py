@@ -144,15 +144,13 @@ class ReflexController:
             return wanted
         wanted = max(-math.pi / 2, min(math.pi / 2, wanted))
         need = self._config.stop_clearance + 0.5
-        best: tuple[float, float] | None = None
-        for step in range(-8, 9):
-            candidate = wanted + step * SECTOR / 2
-            if abs(candidate) > 0.75 * math.pi or self._ahead(clearance, candidate) < need:
-                continue
-            cost = abs(step) + 0.1 * abs(candidate)
-            if best is None or cost < best[0]:
-                best = (cost, candidate)
-        return None if best is None else best[1]
+        for steps in range(9):
+            # Nearest first, so that the first with room is the answer: nearly always the wanted one itself.
+            sides = (wanted,) if steps == 0 else (wanted - steps * SECTOR / 2, wanted + steps * SECTOR / 2)
+            for candidate in sorted(sides, key=abs):
+                if abs(candidate) <= 0.75 * math.pi and self._ahead(clearance, candidate) >= need:
+                    return candidate
+        return None
 
     @staticmethod
     def _ahead(clearance: list[float] | None, direction: float) -> float:
