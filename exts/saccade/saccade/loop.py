@@ -178,6 +178,8 @@ class PerceptionLoop:
         tick = Tick(index, phase, state, frames, results, truths, command)
         for observer in self._observers:
             observer(tick)
+        for frame, record in zip(frames, records, strict=True):
+            record["stamps"]["published"] = frame.stamps.published or None
         self.execution.idle()
         self._unapplied.append((index, records))
         return command

@@ -15,7 +15,7 @@ from saccade.bridge.bridge import Bridge, Topic
 from saccade.bridge.copies import CopySender
 from saccade.bridge.results import IMAGE, ResultTopics
 from saccade.config import CameraConfig, LidarConfig, RunConfig
-from saccade.frame import Frame
+from saccade.frame import Frame, now_ns
 
 if TYPE_CHECKING:
     from saccade.loop import Tick
@@ -36,10 +36,21 @@ class RunPublisher:
         bridge: The node.
         config: The run.
         intrinsics: Of each camera, by sensor, as the simulator reports them.
+        stamps: Whether handing over counts as the frames' ``published``.
     """
 
-    def __init__(self, bridge: Bridge, config: RunConfig, *, intrinsics: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        config: RunConfig,
+        *,
+        intrinsics: Mapping[str, Mapping[str, Any]],
+        stamps: bool = True,
+    ) -> None:
         self._bridge = bridge
+        self._stamps = stamps
+        self._sim_ns = 0
+        bridge.clock = lambda: self._sim_ns
         self._config = config
         self._intrinsics = intrinsics
         self._copies = CopySender()
@@ -71,6 +82,7 @@ class RunPublisher:
         start = time.perf_counter()
         state = tick.state
         sim_time = state.sim_time
+        self._sim_ns = round(sim_time * 1e9)
         if self._clock is not None and self._clock.wanted:
             self._clock.publish(lambda: contents.new("rosgraph_msgs/msg/Clock", clock=contents.time_message(sim_time)))
         if self._odometry.wanted:
@@ -82,6 +94,8 @@ class RunPublisher:
             for result in tick.results.get(frame.sensor, ()):
                 frame_id = frame_of(frame.sensor, self._config.sensors[frame.sensor])
                 self._results.publish(result, frame.stamps, stamp=frame.sim_time, frame_id=frame_id)
+            if self._stamps:
+                frame.stamps.published = now_ns()
         if self._diagnostics.wanted and start - self._last_diagnostics >= DIAGNOSTICS_PERIOD:
             self._last_diagnostics = start
             self._publish_diagnostics(tick)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from saccade.config import RunConfig
 from saccade.configuration import LoadedConfiguration
@@ -42,6 +42,7 @@ from saccade.validation.verdict import EXIT_STATUS
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from saccade.bridge.bag import BagRecorder
     from saccade.bridge.session import BridgeSession
 
 
@@ -140,12 +141,15 @@ def validate(
             if directory.exists() and recorder is not None:
                 progress.say("judging the record")
                 document["finished"] = _now()
+                if session.bag is not None:
+                    session.bag.flush()
                 # After the run: the floor plan with what moved, engines' final counters.
                 document.update(session.facts())
                 document["recorder"] = recorder.facts()
                 summary = _judged(directory, config, document)
-                if session.bridge is not None:
-                    session.bridge.verdict(summary)
+                for listener in (session.bridge, session.bag):
+                    if listener is not None:
+                        listener.verdict(summary)
             session.close()
         if recorder is None:  # stopped before there was anything to judge
             shutil.rmtree(directory, ignore_errors=True)
@@ -188,6 +192,7 @@ class _Session:
         self.simulator: Simulator | None = None
         self.state: Any = None
         self.bridge: BridgeSession | None = None
+        self.bag: BagRecorder | None = None
         self.execution: Execution | None = None
         self.taps: Taps = {}
         """What leaves the GPU beside the results, by name: bytes and count so far."""
@@ -213,9 +218,18 @@ class _Session:
             from saccade.bridge.session import BridgeSession
 
             say("joining ROS 2")
-            sensors = self.simulator.facts().get("sensors", {})
-            intrinsics = {name: facts["intrinsics"] for name, facts in sensors.items() if facts["kind"] == "camera"}
-            self.bridge = BridgeSession(config, intrinsics=intrinsics)
+            self.bridge = BridgeSession(config, intrinsics=self._intrinsics())
+
+    def record_bag(self, config: RunConfig, directory: Path) -> None:
+        """Opens the bag of the run in its folder."""
+        from saccade.bridge.bag import BagRecorder
+
+        self.bag = BagRecorder(directory, config, intrinsics=self._intrinsics())
+
+    def _intrinsics(self) -> dict[str, Any]:
+        """Of each camera whose simulator knows them."""
+        sensors = self.simulator.facts().get("sensors", {}) if self.simulator is not None else {}
+        return {name: facts["intrinsics"] for name, facts in sensors.items() if facts.get("intrinsics")}
 
     def facts(self) -> dict[str, Any]:
         engines = {name: network.facts() for name, network in self.networks.items()}
@@ -230,6 +244,7 @@ class _Session:
             "hashes": hashes,
             "device": self.simulator.device if self.simulator is not None else None,
             **({"ros2": self.bridge.facts()} if self.bridge is not None else {}),
+            **({"bag": self.bag.facts()} if self.bag is not None else {}),
         }
         if self.execution is not None:
             facts.update(self.execution.facts())
@@ -241,8 +256,9 @@ class _Session:
         return facts
 
     def close(self) -> None:
-        if self.bridge is not None:
-            self.bridge.close()
+        for listener in (self.bag, self.bridge):
+            if listener is not None:
+                listener.close()
         for network in self.networks.values():
             network.close()
         if self.simulator is not None:
@@ -320,8 +336,11 @@ def _run(
     )
     bridge = session.bridge
     if bridge is not None:
-        observers = [*observers, bridge.publisher]
+        observers = [bridge.publisher, *observers]
         controller = bridge.controller or controller
+    if config.record.bag:
+        session.record_bag(config, directory)
+        observers = [*observers, cast(Observer, session.bag)]
     sensor_recorder = None
     if config.record.sensors:
         from saccade.telemetry.sensor_recorder import SensorRecorder
@@ -340,6 +359,8 @@ def _run(
             return "error", f"the record could not be written: {recorder.failure}"
         if sensor_recorder is not None and sensor_recorder.failure is not None:
             return "error", f"the sensor recording could not be written: {sensor_recorder.failure}"
+        if session.bag is not None and session.bag.failure is not None:
+            return "error", session.bag.failure
         if config.run.max_time is not None and time.perf_counter() - started > config.run.max_time:
             return "timeout", f"run.max_time of {config.run.max_time:g} s is over"
         return None
@@ -351,6 +372,7 @@ def _run(
         for name, observer in (
             ("record.samples", keeper),
             ("record.sensors", sensor_recorder),
+            ("record.bag", session.bag),
             ("ros2", bridge.publisher if bridge is not None else None),
         )
         if observer is not None
