@@ -179,7 +179,7 @@ def test_killed_recording_is_recovered(tmp_path):
     with pytest.raises(RecordError, match="truncated"):
         BagReader(tmp_path / "bag")
     found = 0
-    with (tmp_path / "bag" / "bag.mcap").open("rb") as file, pytest.raises(Exception):  # noqa: B017
+    with (tmp_path / "bag" / "bag.mcap").open("rb") as file, pytest.raises(EndOfFile):
         for record in StreamReader(file).records:
             found += type(record).__name__ == "Message"
     assert found == 20
