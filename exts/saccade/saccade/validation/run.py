@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 from saccade.config import RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import Controller, ReflexController
-from saccade.errors import ConfigurationError, DependencyError, EngineError, RecordError, SaccadeError
+from saccade.errors import EngineError, RecordError, SaccadeError
 from saccade.execution import Execution, execution_for
 from saccade.loop import Observer, Outcome, PerceptionLoop
 from saccade.network import Network
 from saccade.simulators.base import Simulator
+from saccade.simulators.opening import device_for, simulator_for
 from saccade.telemetry.gpu import GpuSampler
 from saccade.telemetry.host import host_facts, package_versions
 from saccade.telemetry.profiled import clear_profile, profile_facts
@@ -204,7 +205,7 @@ class _Session:
         # Before the first array: it says where compiled kernels are kept.
         prepare_warp()
         config = loaded.config
-        device = _device(config)
+        device = device_for(config)
         for name, network in config.networks.items():
             say(f"loading network {name}")
             path = loaded.model_path(name)
@@ -263,58 +264,6 @@ class _Session:
             network.close()
         if self.simulator is not None:
             self.simulator.close()
-
-
-def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None = None) -> Simulator:
-    """Returns the configured simulator, not yet opened.
-
-    Raises:
-        DependencyError: It is not installed.
-        ConfigurationError: The configured device is not here.
-    """
-    config = loaded.config
-    backend = config.simulator.backend
-    if backend == "isaac":
-        raise DependencyError(
-            "simulator.backend: isaac runs inside Isaac Sim's own Python and is not part of this version: "
-            "use --simulator newton"
-        )
-    device = _device(config)
-    if backend == "replay":
-        from saccade.simulators.replay import ReplaySimulator
-
-        recording = loaded.recording_path()
-        if recording is None:
-            raise ConfigurationError(
-                "simulator.recording: no recording named; give a run folder that was recorded with "
-                "--set record.sensors=true:  --set simulator.recording=runs/NAME"
-            )
-        return ReplaySimulator(config, recording, device)
-    try:
-        from saccade.simulators.newton import NewtonSimulator
-    except ImportError as error:
-        raise DependencyError(
-            f"the embedded simulator is not installed ({error}): pip install 'saccade[sim]'"
-        ) from error
-    return NewtonSimulator(config, device=device, progress=say)
-
-
-def _device(config: RunConfig) -> str:
-    from saccade.kernels.setup import prepare_warp
-
-    prepare_warp()
-    import warp as wp
-
-    if config.simulator.device == "cpu":
-        return "cpu"
-    if wp.is_cuda_available():
-        return "cuda:0"
-    if config.simulator.device == "cuda":
-        raise ConfigurationError(
-            "simulator.device: cuda, but Warp finds no CUDA device here: check the driver with nvidia-smi, "
-            "or use --device cpu"
-        )
-    return "cpu"
 
 
 def _run(
