@@ -278,6 +278,8 @@ def test_several_threads(tmp_path):
 
 def test_whole_run(room_with_bag):
     """``record.bag`` of a real run, without the bridge: counters in ``run.json`` are those of the bag."""
+    from tests.end_to_end import frames_of
+
     _, summary = room_with_bag
     folder = Path(summary["directory"])
     facts = json.loads((folder / "run.json").read_text())["bag"]
@@ -289,6 +291,10 @@ def test_whole_run(room_with_bag):
     assert facts["lost"] == 0 and facts["failure"] is None
     assert summary["verdict"] in messages.decode(verdict[0][1], STRING).data
     assert "ros2" not in summary
+    assert all(frame["stamps"]["published"] is None for frame in frames_of(folder))
+    joints = found["/joint_states", "sensor_msgs/msg/JointState"]
+    assert len(joints) == len(found["/odom", "nav_msgs/msg/Odometry"])
+    assert "left_knee" in messages.decode(joints[0][1], "sensor_msgs/msg/JointState").name
 
 
 @pytest.fixture(scope="module")

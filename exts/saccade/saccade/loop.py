@@ -7,14 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from saccade.config import RunConfig
 from saccade.controller import Controller
 from saccade.execution import Execution, FrameStage, execution_for
 from saccade.frame import Command, Frame, GroundTruth, Result, SimState, now_ns
 from saccade.network import Network
-from saccade.simulators.base import Simulator
+from saccade.simulators.base import Resettable, Simulator
 
 WARMUP = "warmup"
 JUDGED = "judged"
@@ -86,6 +86,8 @@ class PerceptionLoop:
         scorer: Compares labels with the truth.
         observers: Called after each decision.
         stop: Asked once per step; a text ends the run with that reason.
+        reset: Asked once per step, told the state; whether the simulation is to go back to its start, which the
+            simulator must be able to (``reset``).
         stages: Users' own work on the GPU as part of every frame.
         execution: How frames become results; ``None`` takes what fits where sensors and engines are.
     """
@@ -101,6 +103,7 @@ class PerceptionLoop:
         scorer: Scorer,
         observers: Sequence[Observer] = (),
         stop: Callable[[], tuple[str, str] | None] = lambda: None,
+        reset: Callable[[SimState], bool] = lambda state: False,
         stages: Sequence[FrameStage] = (),
         execution: Execution | None = None,
     ) -> None:
@@ -115,6 +118,7 @@ class PerceptionLoop:
         self._scorer = scorer
         self._observers = observers
         self._stop = stop
+        self._reset = reset
         self._index = 0
         self._unapplied: deque[tuple[int, list[dict[str, Any]]]] = deque()
         self._contacts: list[dict[str, Any]] = []
@@ -142,6 +146,9 @@ class PerceptionLoop:
                 if ended is not None:
                     outcome.reason, outcome.message = ended
                     break
+                if self._reset(state):
+                    state = cast(Resettable, self._simulator).reset()
+                    self._controller.reset()
                 frames = self.execution.sense()
                 command = None
                 if frames:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from saccade.bridge import names
 from saccade.bridge.messages import new
 from saccade.frame import BACKGROUND, CLASSES, FLOOR, STRUCTURE, SimState
 
@@ -205,9 +206,30 @@ def odometry(state: SimState) -> Any:
     )
 
 
-def base_transform(state: SimState) -> Any:
-    """Returns the transform from :data:`WORLD_FRAME` to :data:`BASE_FRAME`."""
-    return transforms(state.sim_time, [(WORLD_FRAME, BASE_FRAME, state.position, _yaw_rotation(state.yaw))])
+def robot_transforms(state: SimState) -> Any:
+    """Returns the transforms from :data:`WORLD_FRAME` to :data:`BASE_FRAME`, and to the sensors where they are known.
+
+    A sensor's parent is the base it rides on, however many links are between them, or the world.
+    """
+    links: list[tuple[str, str, tuple[float, float, float], Any]] = [
+        (WORLD_FRAME, BASE_FRAME, state.position, _yaw_rotation(state.yaw))
+    ]
+    for sensor, (rides, (x, y, z, qx, qy, qz, qw)) in state.sensor_poses.items():
+        turn = new("geometry_msgs/msg/Quaternion", x=float(qx), y=float(qy), z=float(qz), w=float(qw))
+        links.append((BASE_FRAME if rides else WORLD_FRAME, names.token(sensor), (x, y, z), turn))
+    return transforms(state.sim_time, links)
+
+
+def joint_state(sim_time: float, joints: Sequence[str], positions: np.ndarray, velocities: np.ndarray) -> Any:
+    """Returns joints' positions [rad or m] and velocities [1/s of it], each of shape ``(joints,)``; efforts unknown."""
+    return new(
+        "sensor_msgs/msg/JointState",
+        header=header(sim_time, ""),
+        name=list(joints),
+        position=np.asarray(positions, np.float64),
+        velocity=np.asarray(velocities, np.float64),
+        effort=np.zeros(0),
+    )
 
 
 def optical_transforms(cameras: Mapping[str, str]) -> Any:

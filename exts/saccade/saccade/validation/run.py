@@ -20,7 +20,7 @@ from saccade.errors import EngineError, RecordError, SaccadeError
 from saccade.execution import Execution, execution_for
 from saccade.loop import Observer, Outcome, PerceptionLoop
 from saccade.network import Network
-from saccade.simulators.base import Simulator
+from saccade.simulators.base import Resettable, Simulator
 from saccade.simulators.opening import device_for, simulator_for
 from saccade.telemetry.gpu import GpuSampler
 from saccade.telemetry.host import host_facts, package_versions
@@ -219,13 +219,20 @@ class _Session:
             from saccade.bridge.session import BridgeSession
 
             say("joining ROS 2")
-            self.bridge = BridgeSession(config, intrinsics=self._intrinsics())
+            self.bridge = BridgeSession(
+                config,
+                intrinsics=self._intrinsics(),
+                joints=getattr(self.simulator, "joint_names", None),
+                resettable=isinstance(self.simulator, Resettable),
+                report_robot=getattr(self.simulator, "report_robot", None),
+            )
 
     def record_bag(self, config: RunConfig, directory: Path) -> None:
         """Opens the bag of the run in its folder."""
         from saccade.bridge.bag import BagRecorder
 
-        self.bag = BagRecorder(directory, config, intrinsics=self._intrinsics())
+        report_robot = getattr(self.simulator, "report_robot", None)
+        self.bag = BagRecorder(directory, config, intrinsics=self._intrinsics(), report_robot=report_robot)
 
     def _intrinsics(self) -> dict[str, Any]:
         """Of each camera whose simulator knows them."""
@@ -335,6 +342,7 @@ def _run(
         scorer=LabelScorer(),
         observers=observers,
         stop=stop,
+        reset=bridge.reset if bridge is not None else lambda state: False,
         execution=execution,
     )
     clear_profile()
