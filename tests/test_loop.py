@@ -49,7 +49,7 @@ def configuration(*, camera_rate=10.0, lidar_rate=10.0, frames=10, warmup=2, dec
     )
 
 
-def run(folder, config, simulator=None, *, sink=None, observers=(), stop=lambda: None, **network):
+def run(folder, config, simulator=None, *, sink=None, observers=(), publishers=(), stop=lambda: None, **network):
     camera_network(folder / "camera.onnx", **network)
     lidar_network(folder / "lidar.onnx")
     networks = {
@@ -66,6 +66,7 @@ def run(folder, config, simulator=None, *, sink=None, observers=(), stop=lambda:
         sink=sink,
         scorer=LabelScorer(),
         observers=observers,
+        publishers=publishers,
         stop=stop,
     )
     return loop.run(simulator.open("none")), sink, simulator
@@ -325,3 +326,27 @@ def test_published_is_stamped_by_an_observer(tmp_path):
     _, records, _ = run(tmp_path, configuration(), observers=[publish])
     for record in records:
         assert record["stamps"]["published"] >= record["stamps"]["decided"]
+
+
+def test_published_before_the_truth_is_taken(tmp_path):
+    """Publishers come before the truth, which takes its time; observers come after it, and see the same decision."""
+    order = []
+
+    class Telling(ScriptedSimulator):
+        def ground_truth(self, frame):
+            order.append("truth")
+            return super().ground_truth(frame)
+
+    def publish(tick):
+        assert tick.truths == []
+        tick.frames[0].stamps.published = now_ns()
+        order.append("published")
+
+    def observe(tick):
+        assert len(tick.truths) == len(tick.frames) == 2
+        order.append("observed")
+
+    config = configuration(frames=3, warmup=0)
+    _, records, _ = run(tmp_path, config, Telling(config), observers=[observe], publishers=[publish])
+    assert order == ["published", "truth", "truth", "observed"] * 3
+    assert [record["stamps"]["published"] is not None for record in records] == [True, False] * 3

@@ -180,7 +180,7 @@ def test_odometry_and_transforms():
     assert (odometry.header.frame_id, odometry.child_frame_id) == ("odom", "base_link")
     assert odometry.pose.pose.orientation.z == pytest.approx(math.sqrt(0.5))
     assert (odometry.twist.twist.linear.x, odometry.twist.twist.angular.z) == (0.5, 0.2)
-    (link,) = contents.robot_transforms(state).transforms
+    (link,) = contents.transforms(2.0, contents.robot_links(state)).transforms
     assert (link.transform.translation.x, link.transform.translation.z) == (1.0, 0.9)
     (turn,) = contents.optical_transforms({"eye": "eye_optical_frame"}).transforms
     q = turn.transform.rotation

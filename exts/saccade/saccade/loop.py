@@ -85,6 +85,7 @@ class PerceptionLoop:
         sink: Takes one record per frame.
         scorer: Compares labels with the truth.
         observers: Called after each decision.
+        publishers: Called right after it, before the truth is taken: their tick has none yet.
         stop: Asked once per step; a text ends the run with that reason.
         reset: Asked once per step, told the state; whether the simulation is to go back to its start, which the
             simulator must be able to (``reset``).
@@ -102,6 +103,7 @@ class PerceptionLoop:
         sink: RecordSink,
         scorer: Scorer,
         observers: Sequence[Observer] = (),
+        publishers: Sequence[Observer] = (),
         stop: Callable[[], tuple[str, str] | None] = lambda: None,
         reset: Callable[[SimState], bool] = lambda state: False,
         stages: Sequence[FrameStage] = (),
@@ -117,6 +119,7 @@ class PerceptionLoop:
         self._sink = sink
         self._scorer = scorer
         self._observers = observers
+        self._publishers = publishers
         self._stop = stop
         self._reset = reset
         self._index = 0
@@ -175,14 +178,16 @@ class PerceptionLoop:
         for frame in frames:
             frame.stamps.decided = decided
         command.apply_at = state.sim_time + self._delay(frames)
-        truths = [self._simulator.ground_truth(frame) for frame in frames]
+        tick = Tick(index, phase, state, frames, results, [], command)
+        for publisher in self._publishers:
+            publisher(tick)
+        truths = tick.truths = [self._simulator.ground_truth(frame) for frame in frames]
         records = [
             self._record(index, phase, state, frame, results[frame.sensor], truth, command)
             for frame, truth in zip(frames, truths, strict=True)
         ]
         records[0]["contacts"] = self._contacts
         self._contacts = []
-        tick = Tick(index, phase, state, frames, results, truths, command)
         for observer in self._observers:
             observer(tick)
         for frame, record in zip(frames, records, strict=True):

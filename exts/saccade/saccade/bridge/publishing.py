@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -93,7 +94,8 @@ class RunPublisher:
         if self._clock is not None and self._clock.wanted:
             self._clock.publish(lambda: contents.new("rosgraph_msgs/msg/Clock", clock=contents.time_message(sim_time)))
         if self._odometry.wanted:
-            self._odometry.publish(contents.odometry(state))
+            # The simulator's state changes with its next step; what is in it does not.
+            self._odometry.publish(partial(contents.odometry, copy.copy(state)))
         self._publish_robot(state)
         for frame in tick.frames:
             self._publish_sensor(frame)
@@ -135,7 +137,7 @@ class RunPublisher:
                 values = (state.joint_positions.copy(), state.joint_velocities.copy())
                 joints.publish(partial(contents.joint_state, state.sim_time, state.joint_names, *values))
         if tf is not None:
-            tf.publish(contents.robot_transforms(state))
+            tf.publish(partial(contents.transforms, state.sim_time, contents.robot_links(state)))
 
     def _publish_sensor(self, frame: Frame) -> None:
         sim_time = frame.sim_time

@@ -292,7 +292,6 @@ def _run(
     )
     bridge = session.bridge
     if bridge is not None:
-        observers = [bridge.publisher, *observers]
         controller = bridge.controller or controller
     if config.record.bag:
         session.record_bag(config, directory)
@@ -341,6 +340,7 @@ def _run(
         sink=recorder,
         scorer=LabelScorer(),
         observers=observers,
+        publishers=[bridge.publisher] if bridge is not None else [],
         stop=stop,
         reset=bridge.reset if bridge is not None else lambda state: False,
         execution=execution,
