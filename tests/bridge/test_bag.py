@@ -25,9 +25,10 @@ from tests.test_loop import configuration, run
 
 from saccade.bridge import bag, contents, messages
 from saccade.bridge.bag import BagRecorder, BagWriter, bag_policy
+from saccade.bridge.bag_reader import BagReader
 from saccade.bridge.bridge import Bridge
 from saccade.bridge.publishing import RunPublisher
-from saccade.errors import RecordError
+from saccade.errors import DependencyError, RecordError
 
 INTRINSICS = {"eye": {"fx": 20.0, "fy": 20.0, "cx": 8.0, "cy": 8.0, "width": 16, "height": 16}}
 STRING = "std_msgs/msg/String"
@@ -305,3 +306,13 @@ def room_with_bag(tmp_path_factory):
     folder = make_folder(tmp_path_factory.mktemp("room"))
     summary = run_here(folder, tmp_path_factory.mktemp("runs"), "record.bag=true", frames=6)
     return folder, summary
+
+
+def test_without_rosbags(tmp_path, monkeypatch):
+    """Where rosbags is missing the error has the command that installs it, and no folder is left."""
+    (tmp_path / "empty.mcap").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "rosbags.rosbag2", None)
+    for make in (BagWriter, BagReader):
+        with pytest.raises(DependencyError, match=r"pip install 'saccade\[ros\]'"):
+            make(tmp_path / "bag" if make is BagWriter else tmp_path / "empty.mcap")
+    assert not (tmp_path / "bag").exists()

@@ -164,3 +164,48 @@ def test_frames_run_on_over_a_reset(visited: Any) -> None:
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
     assert np.diff(times) == pytest.approx(0.1)
     assert not any(dropped for _, _, dropped in seen[1:])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("substeps", [3, 4])
+def test_on_cuda(walker: Any, walker_file: Path, substeps: int) -> None:
+    """On CUDA joints and sensor poses are those of the CPU at the start, count as a copy, and move with the walk."""
+    from saccade.telemetry.taps import Tap
+
+    walker.report_robot()
+    expected = walker.state
+    simulator = NewtonSimulator(run_config(walker_file, substeps=substeps), device="cuda")
+    try:
+        simulator.open(walker_file)
+        tap = Tap()
+        simulator.report_robot(tap.copy)
+        state = simulator.state
+        assert state.joint_names == expected.joint_names
+        np.testing.assert_allclose(state.joint_positions, expected.joint_positions, atol=1e-4)
+        for name, (rides, pose) in expected.sensor_poses.items():
+            assert state.sensor_poses[name][0] == rides
+            assert state.sensor_poses[name][1] == pytest.approx(pose, abs=1e-3)
+        assert tap.count == 3 and tap.bytes > 0
+        first = state.joint_positions.copy()
+        simulator.step(Command(linear_x=0.6, tick=1))
+        for _ in range(30):
+            simulator.step(None)
+        simulator.report_robot()
+        assert np.abs(simulator.state.joint_positions - first).max() > 0.05
+    finally:
+        simulator.close()
+
+
+@pytest.mark.gpu
+def test_reset_on_cuda(visited: Any) -> None:
+    """Steps that are replayed as a graph start again, too: the walk after a reset is the walk before it."""
+    simulator = NewtonSimulator(visited._config, device="cuda")
+    try:
+        simulator.open(visited._config.scene)
+        first = _walked(simulator)
+        assert simulator._walk.mode == "graph"
+        simulator.reset()
+        second = _walked(simulator)
+        assert np.abs(np.array(first) - np.array(second)).max() < 5e-3
+    finally:
+        simulator.close()

@@ -301,3 +301,18 @@ def test_command_on_what_is_no_bag(walked, tmp_path):
     assert done.returncode == 2
     assert "truncated" in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.gpu
+def test_on_cuda(tmp_path):
+    """On CUDA the buffers hold what they hold on the CPU, and their upload is declared."""
+    bag = write_bag(tmp_path / "bag", entries())
+    expected, _ = replayed(configuration(), bag)
+    with closing(BagReplaySimulator(configuration(), bag, "cuda:0")) as simulator:
+        found, _ = _frames(configuration(), simulator)
+        assert simulator.uploads["replay.lidar"] == CHANNELS * COLUMNS * 20
+    for (_, frames, _), (_, others, _) in zip(found, expected, strict=True):
+        for (*facts, buffers), (*other_facts, other_buffers) in zip(frames, others, strict=True):
+            assert facts == other_facts
+            for name, values in buffers.items():
+                np.testing.assert_array_equal(values, other_buffers[name])
