@@ -273,9 +273,9 @@ class EngineConfig(Section):
     """Calibration samples for ``int8``: a .npz file, or a folder of .npy files for a network with one input."""
     build_limit_s: float = Field(1800.0, gt=0, le=86_400)
     """Time after which the build of an engine is given up [s]."""
-    graph: Literal["auto", "branched", "off"] = "auto"
-    """``auto`` captures the frame as one CUDA graph where the device can; ``branched`` lets cameras, LiDARs and their
-    networks run side by side in it (not yet measured on a GPU); ``off`` runs it eagerly."""
+    graph: Literal["auto", "line", "off"] = "auto"
+    """``auto`` captures the frame as one CUDA graph where the device can, with cameras, LiDARs and their networks side
+    by side; ``line`` puts them one after another; ``off`` runs the frame eagerly."""
 
 
 class ControllerConfig(Section):
