@@ -212,6 +212,7 @@ class BagRecorder:
             "bytes": self._writer.bytes,
             "lost": sum(counts["dropped"] for counts in topics.values()),
             "waited_s": sum(counts["waited_s"] for counts in topics.values()),
+            "handover_ms": self.publisher.handover_facts(),
             "failure": self.failure,
             "topics": {name: counts for name, counts in topics.items() if counts["produced"]},
         }

@@ -117,16 +117,16 @@ class RunPublisher:
 
     def facts(self) -> dict[str, Any]:
         """Returns what the record should say."""
-        handover = np.array(self.handover_ms or [0.0])
         return {
             **self._bridge.facts(),
             "left_to_others": self._left_to_others,
-            "handover_ms": {
-                "median": float(np.median(handover)),
-                "max": float(handover.max()),
-                "n": len(self.handover_ms),
-            },
+            "handover_ms": self.handover_facts(),
         }
+
+    def handover_facts(self) -> dict[str, Any]:
+        """Returns ``median``, ``max`` [ms] and ``n`` of what decisions cost on the loop."""
+        handover = np.array(self.handover_ms or [0.0])
+        return {"median": float(np.median(handover)), "max": float(handover.max()), "n": len(self.handover_ms)}
 
     def _publish_robot(self, state: SimState) -> None:
         tf = self._tf if self._tf is not None and self._tf.wanted else None
