@@ -35,6 +35,10 @@ class Controller(Protocol):
         """Returns the command for the state, from what was taken in so far; never waits."""
         ...
 
+    def reset(self) -> None:
+        """Forgets what it has seen: the simulation starts again from where it began."""
+        ...
+
 
 class ReflexController:
     """Walks along the route, or straight on, and yields to what the networks report.
@@ -62,6 +66,13 @@ class ReflexController:
         self._route = list(route) if config.follow_route else []
         self._next: int | None = None
         self._results: dict[str, tuple[float, Result]] = {}
+        self._turning = 0.0
+        self._avoid_until = -math.inf
+
+    def reset(self) -> None:
+        """Forgets results, the next waypoint and which way it was turning."""
+        self._next = None
+        self._results.clear()
         self._turning = 0.0
         self._avoid_until = -math.inf
 
