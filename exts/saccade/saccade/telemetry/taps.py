@@ -20,9 +20,19 @@ class Tap:
         """Returns an empty set of copies that can be filled again and again; make one for each slot."""
         return TapCopies(self)
 
+    def copy(self, target: wp.array, source: wp.array) -> None:
+        """Launches one copy on the source's own stream: for a few values that the caller waits for at once."""
+        wp.copy(target, source)
+        self._counted(target, source)
+
     def facts(self) -> dict[str, int]:
         """Returns ``bytes`` and ``count`` so far; both 0 where the arrays are the host's own."""
         return {"bytes": self.bytes, "count": self.count}
+
+    def _counted(self, target: wp.array, source: wp.array) -> None:
+        if source.device.is_cuda and target.device.is_cpu:
+            self.bytes += source.size * wp.types.type_size_in_bytes(source.dtype)
+            self.count += 1
 
     def _stream(self, device: Any) -> Any:
         stream = self._streams.get(device.alias)
@@ -59,9 +69,7 @@ class TapCopies:
             self._pending, self._device = True, device
             stream.wait_stream(device.stream)
         wp.copy(target, source, stream=stream)
-        if target.device.is_cpu:
-            self._tap.bytes += source.size * wp.types.type_size_in_bytes(source.dtype)
-            self._tap.count += 1
+        self._tap._counted(target, source)
 
     def launched(self) -> None:
         """Ends the set: from here on the device's stream may be given work that overwrites the sources."""
