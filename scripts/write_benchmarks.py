@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from saccade.benchmark.text import GOALS, TITLES, median_groups
+from saccade.benchmark.text import GOALS, HAND_OVER_GOAL_MS, TITLES, median_groups
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -55,6 +55,8 @@ What is compared:
 - **cameras**: buffers to outputs for 1 to 16 cameras as one batch through one engine with an open batch, against the
   faster of one camera through that engine and through an engine built for one.
 - **recorder**: handing a record to the writer, as a share of the frame.
+- **bridge**: the configuration's own loop with every ROS 2 topic listened to by another process, in blocks that are
+  published and blocks that are not: from state to decision, and from one decision to the next with the hand-over.
 
 ResNet-18 is untrained: its weights come from a seed (`saccade.models.resnet`). TensorRT 8.5 is what these runs use;
 TensorRT 10 and 11 are checked by contract and have not been run.
@@ -138,6 +140,20 @@ def verdict(key: str, ratio: dict[str, Any]) -> str:
     return "" if goal is None else f"{goal}: {'met' if goal.met(ratio['value']) else '**missed**'}"
 
 
+def hand_over(bridge: dict[str, Any]) -> str:
+    """Returns what handing an image over costs the loop, and what became of the messages."""
+    taken = bridge["hand_over_ms"]
+    low, high = taken["interval"]
+    met = "met" if HAND_OVER_GOAL_MS.met(taken["value"]) else "**missed**"
+    counts = {key: sum(one[key] for one in bridge["topics"].values()) for key in ("delivered", "dropped", "received")}
+    return (
+        f"Bridge ({bridge['transport'].partition(':')[0]}): handing one image of 640x480x3 over takes the loop "
+        f"{taken['value']:.3g} ms ({low:.3g} to {high:.3g}, n {taken['n']}), goal {HAND_OVER_GOAL_MS}: {met}. Of "
+        f"{len(bridge['topics'])} topics, {counts['delivered']} messages were sent, {counts['dropped']} gave way to "
+        f"newer ones, and the listener got {counts['received']}."
+    )
+
+
 def others(result: dict[str, Any]) -> Iterator[str]:
     """Yields what is no ratio and no median."""
     yield ""
@@ -148,6 +164,8 @@ def others(result: dict[str, Any]) -> Iterator[str]:
         )
     if result.get("recorder_us") is not None:
         yield f"Recorder: {result['recorder_us']:.3g} us per record on the loop (mean)."
+    if "bridge" in result:
+        yield hand_over(result["bridge"])
     preprocess = result.get("preprocess")
     if preprocess:
         medians = ", ".join(f"{key} {value['value']:.4g} us" for key, value in preprocess["median_us"].items())
