@@ -65,8 +65,8 @@ def test_a_measurement_becomes_a_section(script):
         "| resnet18 fp16, bare_graph | 0.2 |",
         "| frame, bench, frame | 0.31 |",
         "| bridge, frame_on | 41 |",
-        "Bridge (dds): handing one image of 640x480x3 over takes the loop 0.15 ms (0.148 to 0.151, n 300), goal at most "
-        "0.2: met. Of 2 topics, 8 messages were sent, 2 gave way to newer ones, and the listener got 7.",
+        "Bridge (dds): handing one image of 640x480x3 over takes the loop 0.15 ms (0.148 to 0.151, n 300), "
+        "goal at most 0.2: met. Of 2 topics, 8 messages were sent, 2 gave way to newer ones, and the listener got 7.",
         "Not measured: polygraphy: not here",
         "Invalid: cameras: other results",
     ):
