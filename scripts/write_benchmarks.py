@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from saccade.benchmark.text import GOALS, HAND_OVER_GOAL_MS, TITLES, median_groups
+from saccade.benchmark.text import GOALS, HAND_OVER_GOAL_MS, LATENCY_GOAL_MS, TITLES, median_groups
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -55,6 +55,9 @@ What is compared:
 - **cameras**: buffers to outputs for 1 to 16 cameras as one batch through one engine with an open batch, against the
   faster of one camera through that engine and through an engine built for one.
 - **recorder**: handing a record to the writer, as a share of the frame.
+- **image to a ROS 2 subscriber** (`scripts/measure_bridge_latency.py`): from the moment the loop hands a 640x480 image
+  over to the callback of a plain rclpy subscriber in another process, converted, serialised and sent, at 30 Hz. `tuned`
+  is what docs/ros2.md says about images, on both sides.
 - **bridge**: the configuration's own loop with every ROS 2 topic listened to by another process, in blocks that are
   published and blocks that are not: from state to decision, and from one decision to the next with the hand-over.
 
@@ -96,6 +99,9 @@ def section(name: str, result: dict[str, Any]) -> Iterator[str]:
     """Yields the lines about one measurement."""
     yield f"## {name}"
     yield ""
+    if result.get("kind") == "bridge_latency":
+        yield from latency(result)
+        return
     yield from facts(result)
     yield ""
     yield "| ratio | value | 95 % interval | n | goal |"
@@ -115,6 +121,34 @@ def section(name: str, result: dict[str, Any]) -> Iterator[str]:
             interval = median["interval"]
             spread = "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
             yield f"| {title}{key} | {median['value']:.4g} | {spread} | {median['n']} |"
+
+
+def latency(result: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines about images on their way to a subscriber."""
+    host, versions = result["host"], result.get("versions", {})
+    yield f"- CPU: {host['cpu']}, {host['cores']} cores for this process"
+    yield f"- load (1 minute) before and after: {result['load'][0]:.2f}, {result['load'][3]:.2f}"
+    yield f"- largest socket buffer: {result['rmem_max']} bytes; cyclonedds {versions.get('cyclonedds') or 'unknown'}"
+    yield f"- commit {result.get('commit') or 'unknown'}{' with changes' if result.get('modified') else ''}"
+    if result.get("note"):
+        yield f"- {result['note']}"
+    yield ""
+    yield "| transport | subscriber | | median [ms] | 95 % interval | n | p95 | max | lost | goal |"
+    yield "|---|---|---|---:|---:|---:|---:|---:|---:|---|"
+    for row in result["latency"]:
+        name = f"| {row['transport']} | {row['middleware']} | {'tuned' if row['tuned'] else 'as it comes'} |"
+        found = row["latency_ms"]
+        if found is None:
+            yield f"{name} | | 0 | | | {row['lost']} | |"
+            continue
+        spread = "" if found["interval"] is None else "{:.3g} to {:.3g}".format(*found["interval"])
+        goal = ""
+        if row["tuned"]:
+            goal = f"{LATENCY_GOAL_MS}: {'met' if LATENCY_GOAL_MS.met(found['value']) else '**missed**'}"
+        yield (
+            f"{name} {found['value']:.3g} | {spread} | {found['n']} | {row['p95_ms']:.3g} | {row['max_ms']:.3g} "
+            f"| {row['lost']} | {goal} |"
+        )
 
 
 def facts(result: dict[str, Any]) -> Iterator[str]:

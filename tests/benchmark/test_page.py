@@ -73,6 +73,35 @@ def test_a_measurement_becomes_a_section(script):
         assert part in text
 
 
+def test_latencies_become_a_table(script):
+    """Tuned rows are judged, the others stand beside them; where nothing came, that is told."""
+    row = {"transport": "dds", "middleware": "rmw_fastrtps_cpp", "p95_ms": 2.9, "max_ms": 9.5, "lost": 0}
+    result = {
+        "kind": "bridge_latency",
+        "host": {"cpu": "A CPU", "cores": 2},
+        "load": [0.1, 0.2, 0.3, 0.9, 0.5, 0.4],
+        "rmem_max": 4194304,
+        "note": "the machine was busy",
+        "latency": [
+            {**row, "tuned": True, "latency_ms": median(2.5)},
+            {**row, "tuned": True, "transport": "rclpy", "latency_ms": median(3.5)},
+            {**row, "tuned": False, "latency_ms": median(12.0)},
+            {**row, "tuned": False, "transport": "rclpy", "latency_ms": None, "lost": 300},
+        ],
+    }
+    text = script.page({"bridge": result})
+    for part in (
+        "## bridge",
+        "before and after: 0.10, 0.90",
+        "the machine was busy",
+        "| dds | rmw_fastrtps_cpp | tuned | 2.5 | 2.48 to 2.52 | 300 | 2.9 | 9.5 | 0 | at most 3: met |",
+        "| rclpy | rmw_fastrtps_cpp | tuned | 3.5 | 3.46 to 3.54 | 300 | 2.9 | 9.5 | 0 | at most 3: **missed** |",
+        "| dds | rmw_fastrtps_cpp | as it comes | 12 | 11.9 to 12.1 | 300 | 2.9 | 9.5 | 0 |  |",
+        "| rclpy | rmw_fastrtps_cpp | as it comes | | | 0 | | | 300 | |",
+    ):
+        assert part in text
+
+
 def test_the_page_is_what_the_script_writes(script):
     """Whoever adds a measurement writes the page anew: python scripts/write_benchmarks.py."""
     written = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
