@@ -41,7 +41,7 @@ What is compared:
 - **graph**: a 640x480 packed RGBA frame in GPU memory to the network's outputs in host memory (outputs up to 64 KiB)
   through the loop: preprocessing, engine, copy of the outputs, one CUDA graph. `with stamps and decoding` also stamps
   the stages on the device, decodes labels and hazard where the network has them, and checks that all outputs are
-  finite. `branched` lets what need not wait for each other run side by side in the graph.
+  finite. What need not wait for each other runs side by side in the graph; `line` is the graph without branches.
 - **host round trip**: the same frame copied to the host, OpenCV's resize with its defaults, NumPy to normalise, pinned
   memory up, the same engine, the result down: as robotics lessons teach it. The frame comes down by `numpy()`; with a
   `pinned frame` it comes down into pinned memory, which is faster.

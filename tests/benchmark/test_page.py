@@ -24,7 +24,7 @@ RESULT = {
     "ratios": {
         "graph_over_floor": median(1.031),
         "host_round_trip_over_graph": median(12.0),
-        "graph_branched_over_floor": {"value": 1.02, "interval": None, "n": 3},
+        "graph_with_stamps_line_over_floor": {"value": 1.02, "interval": None, "n": 3},
     },
     "recorder_us": 2.5,
     "bridge": {

@@ -35,6 +35,10 @@ class Controller(Protocol):
         """Returns the command for the state, from what was taken in so far; never waits."""
         ...
 
+    def reset(self) -> None:
+        """Forgets what it has seen: the simulation starts again from where it began."""
+        ...
+
 
 class ReflexController:
     """Walks along the route, or straight on, and yields to what the networks report.
@@ -62,6 +66,13 @@ class ReflexController:
         self._route = list(route) if config.follow_route else []
         self._next: int | None = None
         self._results: dict[str, tuple[float, Result]] = {}
+        self._turning = 0.0
+        self._avoid_until = -math.inf
+
+    def reset(self) -> None:
+        """Forgets results, the next waypoint and which way it was turning."""
+        self._next = None
+        self._results.clear()
         self._turning = 0.0
         self._avoid_until = -math.inf
 
@@ -144,15 +155,13 @@ class ReflexController:
             return wanted
         wanted = max(-math.pi / 2, min(math.pi / 2, wanted))
         need = self._config.stop_clearance + 0.5
-        best: tuple[float, float] | None = None
-        for step in range(-8, 9):
-            candidate = wanted + step * SECTOR / 2
-            if abs(candidate) > 0.75 * math.pi or self._ahead(clearance, candidate) < need:
-                continue
-            cost = abs(step) + 0.1 * abs(candidate)
-            if best is None or cost < best[0]:
-                best = (cost, candidate)
-        return None if best is None else best[1]
+        for steps in range(9):
+            # Nearest first, so that the first with room is the answer: nearly always the wanted one itself.
+            sides = (wanted,) if steps == 0 else (wanted - steps * SECTOR / 2, wanted + steps * SECTOR / 2)
+            for candidate in sorted(sides, key=abs):
+                if abs(candidate) <= 0.75 * math.pi and self._ahead(clearance, candidate) >= need:
+                    return candidate
+        return None
 
     @staticmethod
     def _ahead(clearance: list[float] | None, direction: float) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import warp as wp
 
 CLASSES = ("floor", "structure", "obstacle", "person", "robot", "background")
@@ -175,3 +176,12 @@ class SimState:
     """Contact onsets during this step."""
     applied: list[tuple[int, int, float]] = field(default_factory=list)
     """Commands that took effect during this step: (tick, monotonic time [ns], simulation time [s])."""
+    joint_names: tuple[str, ...] = ()
+    """Joints with one degree of freedom; this and what follows only where a simulator was asked to report the robot."""
+    joint_positions: np.ndarray | None = None
+    """[rad or m], shape ``(joints,)``; the simulator's own, valid until it is asked again."""
+    joint_velocities: np.ndarray | None = None
+    """[rad/s or m/s], shape ``(joints,)``; likewise."""
+    sensor_poses: dict[str, tuple[bool, tuple[float, ...]]] = field(default_factory=dict)
+    """By sensor: whether it rides on the humanoid, and its frame (x forward, z up) in the base's, else in the world's:
+    position [m], quaternion x, y, z, w."""
