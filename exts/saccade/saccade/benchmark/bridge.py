@@ -124,7 +124,7 @@ def measure_bridge(session: Session) -> dict[str, Any]:
         state = simulator.open(config.scene if simulator.name == "replay" else session.loaded.scene_path())
         sensors = simulator.facts().get("sensors", {})
         intrinsics = {name: facts["intrinsics"] for name, facts in sensors.items() if facts["kind"] == "camera"}
-        ros2 = BridgeSession(config, intrinsics=intrinsics)
+        ros2 = BridgeSession(config, intrinsics=intrinsics, report_robot=getattr(simulator, "report_robot", None))
         stack.callback(ros2.close)
         image = ros2.bridge.advertise(IMAGE_TOPIC, IMAGE_TYPE, preset="reliable_sensor")
         with listening(ros2.bridge, config.ros2) as heard:
