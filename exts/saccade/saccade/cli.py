@@ -262,7 +262,7 @@ def bench(
         typer.Option(
             "--only",
             metavar="GROUP",
-            help="`engines`, `frame`, `preprocess`, `cameras`, `recorder` or `loop`; repeatable.",
+            help="`engines`, `frame`, `preprocess`, `cameras`, `recorder`, `bridge` or `loop`; repeatable.",
         ),
     ] = None,
     time_limit: Annotated[

@@ -62,6 +62,7 @@ class RunPublisher:
         self._last_diagnostics = 0.0
         self.tap = self._copies.tap
         """What left a GPU to be published."""
+        self._robot_copies = self.tap.copies()
         self.handover_ms: list[float] = []
         """Time that each call took [ms]."""
         advertise = bridge.advertise
@@ -132,12 +133,18 @@ class RunPublisher:
         tf = self._tf if self._tf is not None and self._tf.wanted else None
         joints = self._joints if self._joints is not None and self._joints.wanted else None
         if self._report_robot is not None and (tf is not None or joints is not None):
-            self._report_robot(self.tap.copy)
+            self._report_robot(self._copy_now)
             if joints is not None and state.joint_positions is not None and state.joint_velocities is not None:
                 values = (state.joint_positions.copy(), state.joint_velocities.copy())
                 joints.publish(partial(contents.joint_state, state.sim_time, state.joint_names, *values))
         if tf is not None:
             tf.publish(partial(contents.transforms, state.sim_time, contents.robot_links(state)))
+
+    def _copy_now(self, target: Any, source: Any) -> None:
+        """Copies a few numbers that are read at once; waits for them."""
+        self._robot_copies.copy(target, source)
+        self._robot_copies.launched()
+        self._robot_copies.wait()
 
     def _publish_sensor(self, frame: Frame) -> None:
         sim_time = frame.sim_time
