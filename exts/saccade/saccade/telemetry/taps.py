@@ -20,11 +20,6 @@ class Tap:
         """Returns an empty set of copies that can be filled again and again; make one for each slot."""
         return TapCopies(self)
 
-    def copy(self, target: wp.array, source: wp.array) -> None:
-        """Launches one copy on the source's own stream: for a few values that the caller waits for at once."""
-        wp.copy(target, source)
-        self._counted(target, source)
-
     def facts(self) -> dict[str, int]:
         """Returns ``bytes`` and ``count`` so far; both 0 where the arrays are the host's own."""
         return {"bytes": self.bytes, "count": self.count}
