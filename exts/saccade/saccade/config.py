@@ -289,6 +289,9 @@ class ControllerConfig(Section):
     """Clearance ahead below which it stands and turns [m]."""
     slow_clearance: float = Field(2.0, ge=0, le=20)
     """Clearance ahead below which it slows down [m]."""
+    give_way_clearance: float = Field(0.5, ge=0, le=5)
+    """Clearance in any direction below which it moves away from what is there, such as a person who walks into it
+    from the side [m]; 0 = never."""
     follow_route: bool = True
     """Steers to the waypoints that the scene names, where it names some; its own position is taken as known."""
     max_result_age: float = Field(0.5, gt=0, le=10)

@@ -142,7 +142,8 @@ class Command:
     source: str = "none"
     """Who decided: ``"reflex"``, ``"ros2"``, ``"script"``."""
     reason: str = ""
-    """Why, in a word: ``"cruise"``, ``"slow"``, ``"steer"``, ``"avoid"``, ``"stop"``, ``"blind"``, ``"stand"``."""
+    """Why, in a word: ``"cruise"``, ``"slow"``, ``"steer"``, ``"avoid"``, ``"stop"``, ``"give way"``, ``"blind"``,
+    ``"stand"``."""
 
 
 @dataclass(slots=True)
