@@ -9,7 +9,7 @@ import math
 import numpy as np
 import warp as wp
 
-from saccade.frame import BACKGROUND, ROBOT
+from saccade.frame import BACKGROUND, FLOOR, ROBOT, SECTOR_COUNT
 
 PACK_BITS = 20
 """Bits of a return's number beside its range in one 64-bit word: about a million returns of one scan."""
@@ -268,4 +268,66 @@ def image_of_spherical(
         inputs=[cells, returns, own, int(mask_robot)],
         outputs=list(outputs),
         device=device,
+    )
+
+
+@wp.kernel(enable_backward=False)
+def _nearest_per_sector(
+    points: wp.array2d(dtype=wp.vec3f),
+    labels: wp.array2d(dtype=wp.uint8),
+    use_labels: wp.int32,
+    pose: wp.transformf,
+    lowest: wp.float32,
+    highest: wp.float32,
+    sectors: wp.array(dtype=wp.float32),
+):
+    row, column = wp.tid()
+    local = points[row, column]
+    if wp.length(local) <= 0.0:
+        return
+    if use_labels != 0:
+        label = labels[row, column]
+        if (
+            label == wp.uint8(wp.static(FLOOR))
+            or label == wp.uint8(wp.static(ROBOT))
+            or label == wp.uint8(wp.static(BACKGROUND))
+        ):
+            return
+    point = wp.transform_vector(pose, local)
+    height = point[2] + wp.transform_get_translation(pose)[2]
+    if height < lowest or height > highest:
+        return
+    # Sectors turn with the sensor's yaw, but lie flat in the world however the sensor is tilted.
+    ahead = wp.transform_vector(pose, wp.vec3f(1.0, 0.0, 0.0))
+    angle = wp.atan2(point[1], point[0]) - wp.atan2(ahead[1], ahead[0])
+    count = wp.float32(wp.static(SECTOR_COUNT))
+    turn = angle / wp.float32(wp.static(2.0 * math.pi))
+    sector = wp.int32(wp.floor((turn - wp.floor(turn)) * count + 0.5)) % wp.static(SECTOR_COUNT)
+    wp.atomic_min(sectors, sector, wp.sqrt(point[0] * point[0] + point[1] * point[1]))
+
+
+def nearest_per_sector(
+    points: wp.array,
+    labels: wp.array,
+    use_labels: bool,
+    pose: wp.transform,
+    heights: tuple[float, float],
+    sectors: wp.array,
+) -> None:
+    """Lowers each sector's value to the planar distance [m] of its nearest return.
+
+    Args:
+        points: In the sensor frame [m], shape ``(channels, columns)``, vec3f; the origin = no return.
+        labels: Class index per return, same shape, uint8.
+        use_labels: Whether floor, robot and background are left out by label; otherwise by height alone.
+        pose: Sensor frame in the world.
+        heights: World heights [m] between which returns count.
+        sectors: Shape ``(16,)``, float32.
+    """
+    wp.launch(
+        _nearest_per_sector,
+        dim=points.shape,
+        inputs=[points, labels, int(use_labels), pose, *heights],
+        outputs=[sectors],
+        device=points.device,
     )

@@ -185,7 +185,8 @@ def _tree(stage: Usd.Stage, names: tuple[str, ...]) -> tuple[str, list[tuple[Usd
 
 
 def _outwards(root: str, inner: list[tuple[Usd.Prim, str, str]]) -> list[tuple[Usd.Prim, str | None, str, float]]:
-    known, found, waiting = {root}, [], list(inner)
+    found: list[tuple[Usd.Prim, str | None, str, float]] = []
+    known, waiting = {root}, list(inner)
     grown = True
     while grown:
         grown = False

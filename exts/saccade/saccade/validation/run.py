@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.config import RunConfig
+from saccade.config import Budgets, RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import Controller, ReflexController
 from saccade.errors import ConfigurationError, DependencyError, EngineError, RecordError, SaccadeError
@@ -33,6 +33,7 @@ from saccade.telemetry.recorder import (
     write_atomic,
 )
 from saccade.telemetry.taps import Taps
+from saccade.validation.accuracy_budgets import judged_budgets
 from saccade.validation.progress import RunProgress
 from saccade.validation.samples import SampleKeeper
 from saccade.validation.scorer import LabelScorer
@@ -143,7 +144,10 @@ def validate(
                 # After the run: the floor plan with what moved, engines' final counters.
                 document.update(session.facts())
                 document["recorder"] = recorder.facts()
-                summary = _judged(directory, config, document)
+                budgets, reason = judged_budgets(loaded)
+                if reason is not None:
+                    document["accuracy_not_judged"] = reason
+                summary = _judged(directory, budgets, document)
                 if session.bridge is not None:
                     session.bridge.verdict(summary)
             session.close()
@@ -158,12 +162,12 @@ def validate(
     return {**summary, "directory": str(directory)}
 
 
-def _judged(directory: Path, config: RunConfig, document: dict[str, Any]) -> dict[str, Any]:
+def _judged(directory: Path, budgets: Budgets, document: dict[str, Any]) -> dict[str, Any]:
     """Judges the record; where the verdict cannot be written, it is returned all the same, and is INVALID."""
     try:
-        return finish_run(directory, config.budgets, document)
+        return finish_run(directory, budgets, document)
     except RecordError as error:
-        found = summarise(read_frames(directory), config.budgets)
+        found = summarise(read_frames(directory), budgets)
         reasons = [str(error), *(reason for reason in found["reasons"] if found["verdict"] != "pass")]
         return {**document, **found, "verdict": "invalid", "exit_status": EXIT_STATUS["invalid"], "reasons": reasons}
 
@@ -194,10 +198,6 @@ class _Session:
         self.sampler: GpuSampler | None = None
 
     def open(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> None:
-        from saccade.kernels.setup import prepare_warp
-
-        # Before the first array: it says where compiled kernels are kept.
-        prepare_warp()
         config = loaded.config
         device = _device(config)
         for name, network in config.networks.items():
@@ -258,12 +258,11 @@ def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None
     """
     config = loaded.config
     backend = config.simulator.backend
-    if backend == "isaac":
-        raise DependencyError(
-            "simulator.backend: isaac runs inside Isaac Sim's own Python and is not part of this version: "
-            "use --simulator newton"
-        )
     device = _device(config)
+    if backend == "isaac":
+        from saccade.simulators.isaac import IsaacSimulator
+
+        return IsaacSimulator(config, device=device, progress=say)
     if backend == "replay":
         from saccade.simulators.replay import ReplaySimulator
 
@@ -284,9 +283,11 @@ def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None
 
 
 def _device(config: RunConfig) -> str:
-    from saccade.kernels.setup import prepare_warp
+    if config.simulator.backend != "isaac":
+        from saccade.kernels.setup import prepare_warp
 
-    prepare_warp()
+        # Before the first array: it says where compiled kernels are kept. Inside Isaac Sim Warp belongs to Kit.
+        prepare_warp()
     import warp as wp
 
     if config.simulator.device == "cpu":
