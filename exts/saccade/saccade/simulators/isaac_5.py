@@ -56,21 +56,12 @@ class Adapter:
             physics_dt=physics, rendering_dt=rendering, stage_units_in_meters=1.0, set_defaults=False
         )
 
-    def play(self) -> None:
-        """Starts the simulation; physics is ready afterwards."""
-        self._context.initialize_physics()
-        self._context.play()
-
-    def stop(self) -> None:
-        """Ends the simulation."""
+    def close(self) -> None:
+        """Lets go of what the times were set through."""
         if self._context is not None:
-            self._context.stop()
             SimulationContext.clear_instance()
             self._context = None
-
-    def update(self) -> None:
-        """One update with its physics steps and a rendering."""
-        self._context.step(render=True)
+        self._articulation = None
 
     def simulation_time(self) -> float:
         """Simulation time [s] after the last physics step."""
@@ -92,7 +83,7 @@ class Adapter:
         self._uids.clear()
 
     def bind_articulation(self, path: str) -> list[str]:
-        """Takes hold of the humanoid and returns the names of its degrees of freedom; after :meth:`play`."""
+        """Takes hold of the humanoid and returns the names of its degrees of freedom; while it plays."""
         self._articulation = Articulation(path)
         self._articulation.initialize()
         return list(self._articulation.dof_names or ())
