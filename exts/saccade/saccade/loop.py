@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -294,8 +295,12 @@ class PerceptionLoop:
 
     def _catch_up(self, state: SimState, start_wall: float, start_sim: float) -> SimState:
         """Lets the simulated world run on to where the wall clock is; the simulator does not wait for the loop."""
+        before = math.inf
         while True:
             behind = (time.perf_counter() - start_wall) - (state.sim_time - start_sim)
+            if behind >= before:
+                return state  # a step takes longer than it simulates: more of them would not catch up, ever
+            before = behind
             if behind < self._config.simulator.step:
                 if behind < 0:
                     time.sleep(-behind)

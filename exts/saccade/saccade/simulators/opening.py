@@ -19,12 +19,11 @@ def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None
     """
     config = loaded.config
     backend = config.simulator.backend
-    if backend == "isaac":
-        raise DependencyError(
-            "simulator.backend: isaac runs inside Isaac Sim's own Python and is not part of this version: "
-            "use --simulator newton"
-        )
     device = device_for(config)
+    if backend == "isaac":
+        from saccade.simulators.isaac import IsaacSimulator
+
+        return IsaacSimulator(config, device=device, progress=say)
     if backend == "replay":
         from saccade.bridge.bag_reader import is_bag
         from saccade.simulators.replay import ReplaySimulator
@@ -55,9 +54,11 @@ def device_for(config: RunConfig) -> str:
     Raises:
         ConfigurationError: CUDA is configured and not here.
     """
-    from saccade.kernels.setup import prepare_warp
+    if config.simulator.backend != "isaac":
+        from saccade.kernels.setup import prepare_warp
 
-    prepare_warp()
+        # Before the first array: it says where compiled kernels are kept. Inside Isaac Sim Warp belongs to Kit.
+        prepare_warp()
     import warp as wp
 
     if config.simulator.device == "cpu":

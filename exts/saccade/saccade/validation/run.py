@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from saccade.config import RunConfig
+from saccade.config import Budgets, RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import Controller, ReflexController
 from saccade.errors import EngineError, RecordError, SaccadeError
@@ -34,6 +34,7 @@ from saccade.telemetry.recorder import (
     write_atomic,
 )
 from saccade.telemetry.taps import Taps
+from saccade.validation.accuracy_budgets import judged_budgets
 from saccade.validation.progress import RunProgress
 from saccade.validation.samples import SampleKeeper
 from saccade.validation.scorer import LabelScorer
@@ -147,7 +148,10 @@ def validate(
                 # After the run: the floor plan with what moved, engines' final counters.
                 document.update(session.facts())
                 document["recorder"] = recorder.facts()
-                summary = _judged(directory, config, document)
+                budgets, reason = judged_budgets(loaded)
+                if reason is not None:
+                    document["accuracy_not_judged"] = reason
+                summary = _judged(directory, budgets, document)
                 for listener in (session.bridge, session.bag):
                     if listener is not None:
                         listener.verdict(summary)
@@ -163,12 +167,12 @@ def validate(
     return {**summary, "directory": str(directory)}
 
 
-def _judged(directory: Path, config: RunConfig, document: dict[str, Any]) -> dict[str, Any]:
+def _judged(directory: Path, budgets: Budgets, document: dict[str, Any]) -> dict[str, Any]:
     """Judges the record; where the verdict cannot be written, it is returned all the same, and is INVALID."""
     try:
-        return finish_run(directory, config.budgets, document)
+        return finish_run(directory, budgets, document)
     except RecordError as error:
-        found = summarise(read_frames(directory), config.budgets)
+        found = summarise(read_frames(directory), budgets)
         reasons = [str(error), *(reason for reason in found["reasons"] if found["verdict"] != "pass")]
         return {**document, **found, "verdict": "invalid", "exit_status": EXIT_STATUS["invalid"], "reasons": reasons}
 
@@ -200,10 +204,6 @@ class _Session:
         self.sampler: GpuSampler | None = None
 
     def open(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> None:
-        from saccade.kernels.setup import prepare_warp
-
-        # Before the first array: it says where compiled kernels are kept.
-        prepare_warp()
         config = loaded.config
         device = device_for(config)
         for name, network in config.networks.items():
