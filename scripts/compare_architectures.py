@@ -20,7 +20,10 @@ from typing import Any
 import numpy as np
 
 KINDS = ("camera", "lidar")
-OUT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "architectures.json"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+OUT = DOCS / "benchmarks" / "architectures.json"
+PAGE = DOCS / "networks.md"
+BEGIN, END = "<!-- architectures: written by scripts/compare_architectures.py -->", "<!-- /architectures -->"
 
 
 def main() -> None:
@@ -94,6 +97,41 @@ def measure(folder: Path, device: str, *, rounds: int, limit: float, out: Path) 
             print(kind, architecture, json.dumps(row))
     with atomic_path(out) as path:
         path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if out == OUT:
+        text = PAGE.read_text(encoding="utf-8")
+        with atomic_path(PAGE) as path:
+            path.write_text(with_table(text, document), encoding="utf-8")
+
+
+def with_table(page: str, document: dict[str, Any]) -> str:
+    """Returns the page with the table of the document between its marks."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(document)}\n{END}{rest.split(END)[1]}"
+
+
+def table(document: dict[str, Any]) -> str:
+    """Returns the figures as a Markdown table: latencies as ratios to the separable network, with 95 % intervals."""
+    rows = [row for kinds in document["networks"].values() for row in kinds.values()]
+    devices = list(dict.fromkeys(name for row in rows for name in row["latency"]))
+    titles = ["network", "architecture", "parameters", "multiply-adds", *(f"latency, {name}" for name in devices)]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for kind, architectures in document["networks"].items():
+        for architecture, row in architectures.items():
+            cells = [kind, architecture, f"{row['parameters'] / 1e3:.0f} k", f"{row['multiply_adds'] / 1e6:.0f} M"]
+            for name in devices:
+                found = row["latency"].get(name)
+                cells.append("–" if found is None else latency(architecture, found))
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def latency(architecture: str, found: dict[str, Any]) -> str:
+    """Returns median and ratio of one network on one device."""
+    text = f"{found['median_ms']['value']:.2f} ms"
+    if architecture == "separable":
+        return text
+    over = found["over_separable"]
+    return f"{text}, {over['value']:.2f} x ({over['interval'][0]:.2f} to {over['interval'][1]:.2f})"
 
 
 def runner(path: Path, device: str) -> Callable[[], Any]:
