@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from tests.onnx_models import save_network
+from tests.precision.conftest import segmenter
 
 from saccade.engines.onnxruntime import OnnxRuntimeEngine
 from saccade.errors import ConfigurationError, ModelError
@@ -72,6 +73,17 @@ def test_every_recipe(recipe, network_file, archive, tmp_path):
     assert (zeros > 50) == (recipe.prune in ("l1", "2:4"))
     with np.load(out.with_name("small.samples.npz")) as kept:
         assert kept["image"].shape == (6, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "recipe", [Recipe("fp16"), Recipe("int8_mixed"), Recipe(prune="channels", amount=0.5)], ids=lambda r: r.name
+)
+def test_open_batch(recipe, archive, tmp_path):
+    """An open batch stays open."""
+    path = segmenter(tmp_path / "net.onnx", batch="batch")
+    result = compress(path, recipe, calibration=archive, out=tmp_path / "m.onnx", allow_few=True)
+    engine = OnnxRuntimeEngine(result.path, threads=1, shapes={"image": (3, 3, 16, 16)})
+    assert {spec.shape for spec in engine.outputs} == {(3, 6, 16, 16), (3, 1)}
 
 
 def test_int8_is_close(network_file, archive, tmp_path):
