@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saccade import __version__
+from saccade.cli_compress import EXAMPLES as COMPRESS_EXAMPLES
+from saccade.cli_compress import compress
 from saccade.cli_config import app as config_app
 from saccade.cli_engine import app as engine_app
 from saccade.cli_node import node
 from saccade.cli_options import (
+    Architecture,
     ConfigurationArgument,
     ControllerOption,
     Device,
@@ -62,6 +65,7 @@ scenes_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help
 app.add_typer(config_app, name="config")
 app.add_typer(scenes_app, name="scenes")
 app.add_typer(engine_app, name="engine")
+app.command(epilog=COMPRESS_EXAMPLES)(compress)
 app.command(
     epilog="Examples:\n\n- `saccade node camera.onnx` runs the shipped network on `/camera/image_raw`\n\n"
     "- `saccade node mine.onnx --topic /robot/head/image --set ros2.network=any`\n\n"
@@ -187,6 +191,9 @@ def train(
     poses: Annotated[int | None, typer.Option("--poses", min=1, metavar="N", help="Samples per layout.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, metavar="N", help="Passes over the data.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, order and augmentation.")] = 0,
+    architecture: Annotated[
+        Architecture, typer.Option("--architecture", help="What the network is built from.")
+    ] = Architecture.separable,
     device: Annotated[Device, typer.Option("--device", help="Where it trains.")] = Device.auto,
     cache: Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Where rendered data is kept.")] = None,
     time_limit: Annotated[
@@ -217,6 +224,7 @@ def train(
         device=device.value,
         cache=cache,
         time_limit_minutes=time_limit,
+        architecture=architecture.value,
         **amounts,
     )
     for goal in result.goals:
