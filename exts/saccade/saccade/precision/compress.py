@@ -281,8 +281,10 @@ def _samples(
             selection = samples_from(source, shapes, role="selection", count=EVALUATION_SAMPLES, **options)
     else:
         require_usable(given, fewest=fewest, allow_few=allow_few)
+        # What was enough before a part is held out is enough.
+        allow_few = True
         given, held = apart(given)
-    require_usable(given, fewest=fewest, allow_few=allow_few or evaluation is None)
+    require_usable(given, fewest=fewest, allow_few=allow_few)
     require_apart(given, held)
     if not len(held):
         raise ConfigurationError(f"evaluation: {held.source} holds no samples")
