@@ -35,7 +35,13 @@ def test_own_network_and_images(files):
     result = invoke("mine.onnx", "--precision", "int8", "--calibration", "pictures", "--allow-few")
     assert result.exit_code == 0, result.output
     assert result.stdout == "mine-int8.onnx\n"
-    for text in ("parameters 1,", "multiply-adds", "latency on this CPU", "labels equal to the original's on"):
+    for text in (
+        "parameters 1,",
+        "multiply-adds",
+        "latency on this CPU",
+        "labels equal to the original's on",
+        "some 500 are usual",
+    ):
         assert text in result.stderr
     assert (files / "mine-int8.card.json").is_file() and (files / "mine-int8.samples.npz").is_file()
 

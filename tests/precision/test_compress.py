@@ -7,11 +7,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from tests.models.conftest import drawn_dataset  # noqa: F401
 from tests.onnx_models import save_network
 from tests.precision.conftest import segmenter
 
 from saccade.engines.onnxruntime import OnnxRuntimeEngine
 from saccade.errors import ConfigurationError, ModelError
+from saccade.paths import MODELS
 from saccade.precision import compress as module
 from saccade.precision.compress import Recipe, compress
 from saccade.precision.fp16 import is_half
@@ -249,6 +251,17 @@ def test_few_frames(network_file, frames, tmp_path):
     with pytest.raises(ConfigurationError, match="50 different samples in few, at least 100"):
         compress(network_file, Recipe("int8"), calibration=few, out=tmp_path / "m.onnx")
     assert compress(network_file, Recipe("int8"), calibration=few, out=tmp_path / "m.onnx", allow_few=True).hash
+
+
+def test_a_dataset_with_few_frames(drawn_dataset, tmp_path):  # noqa: F811
+    """A rendered dataset is held to the same number, and judged on layouts of its own."""
+    with pytest.raises(ConfigurationError, match="8 different samples"):
+        compress(MODELS / "lidar.onnx", Recipe("int8"), calibration=drawn_dataset, out=tmp_path / "m.onnx")
+    result = compress(
+        MODELS / "lidar.onnx", Recipe("fp16"), calibration=drawn_dataset, out=tmp_path / "m.onnx", allow_few=True
+    )
+    assert result.checks["evaluation"]["source"].endswith("/test") and result.retention == pytest.approx(1, abs=0.02)
+    assert result.kept_float == []
 
 
 @pytest.mark.parametrize("value", ["constant", "empty"])

@@ -43,6 +43,9 @@ class Method(str, Enum):
     percentile = "percentile"
 
 
+USUAL, MANY = 500, 390
+"""Calibration frames that are usual, and fewer than which is worth a word: a fifth may have been held out."""
+
 EXAMPLES = (
     "Examples:\n\n- `saccade compress camera.onnx --precision int8`\n\n"
     "- `saccade compress mine.onnx --precision int8_mixed --calibration pictures/`\n\n"
@@ -172,6 +175,9 @@ def summary_lines(result: Compressed) -> list[str]:
             f"mIoU against the truth {scores['original']['miou']:.4f} -> {scores['compressed']['miou']:.4f}, "
             f"{result.retention:.2%} of it"
         )
+    calibrated = result.calibration["samples"] if result.calibration else 0
+    if result.recipe.precision.startswith("int8") and calibrated < MANY:
+        lines.append(f"calibrated on {calibrated} frames: some {USUAL} are usual, ranges may hang on chance")
     if result.kept_float:
         names = [str(entry.get("node") or entry.get("tensor")) for entry in result.kept_float]
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -281,8 +281,10 @@ def _samples(
             selection = samples_from(source, shapes, role="selection", count=EVALUATION_SAMPLES, **options)
     else:
         require_usable(given, fewest=fewest, allow_few=allow_few)
+        # What was enough before a part is held out is enough.
+        allow_few = True
         given, held = apart(given)
-    require_usable(given, fewest=fewest, allow_few=allow_few or evaluation is None)
+    require_usable(given, fewest=fewest, allow_few=allow_few)
     require_apart(given, held)
     if not len(held):
         raise ConfigurationError(f"evaluation: {held.source} holds no samples")
@@ -401,10 +403,8 @@ def _int8(
         reference, quantized, ranking, sets.selection, target=recipe.target, say=say
     )
     if share < recipe.target:
-        raise ModelError(
-            f"int8_mixed: even with all {len(kept)} quantized nodes back in float the network keeps {share:.2%} of its "
-            f"accuracy on the selection frames, less than the target {recipe.target:.2%}"
-        )
+        text = f"int8_mixed: even with all {len(kept)} quantized nodes back in float the network keeps {share:.2%}"
+        raise ModelError(f"{text} of its accuracy on the selection frames, less than the target {recipe.target:.2%}")
     reasons = [{**row, "reason": "sensitive"} for row in ranking if row["node"] in kept]
     left = {"quantized": len(nodes) - len(kept), "selection": {**described(sets.selection), "kept": share}}
     return mixed, {"kept_float": reasons, "sensitivity": ranking, **left}
@@ -498,6 +498,3 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("onnx", "onnxruntime", "numpy")}
-
-
-__all__: Sequence[str] = ("Compressed", "Recipe", "Samples", "Sets", "compress", "described", "loaded")
