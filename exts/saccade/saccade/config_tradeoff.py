@@ -20,7 +20,7 @@ class TradeoffConfig(Section):
     precisions: list[Precision] = ["fp32", "fp16", "int8", "int8_mixed"]
     """Arithmetic; FP32 without pruning is the reference and always measured."""
     pruning: list[Pruning] = ["none"]
-    """What is taken out of the weights before: nothing, the smallest weights, channels, two of four for sparse cores."""
+    """What is taken out of the weights before: nothing, the smallest, channels, or two of four for sparse cores."""
     amount: float = Field(0.5, gt=0, lt=1)
     """Share of weights or channels that ``l1`` and ``channels`` take out."""
     sizes: list[tuple[int, int]] = []
@@ -29,6 +29,8 @@ class TradeoffConfig(Section):
     """Frames per run of the engine. 1 is measured in the loop, others with the engine alone on the same frames."""
     scenes: int = Field(12, ge=1, le=1000)
     """Held-out randomised layouts; an interval of the accuracy needs at least 5."""
+    recordings: list[str] = []
+    """Recorded runs (``record.sensors: true``) to measure on instead of layouts; each counts as a scene."""
     frames: int = Field(60, ge=1, le=100_000)
     """Judged decisions in each."""
     warmup: int = Field(5, ge=0, le=10_000)

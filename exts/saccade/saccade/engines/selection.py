@@ -203,6 +203,7 @@ def facts_of(stored: StoredPlan) -> dict[str, Any]:
         "precision": parts.get("options", {}).get("precision", "unknown"),
         "sha256": parts.get("onnx"),
         "key": stored.key,
+        "plan_bytes": len(stored.data),
         "foreign": stored.manifest["foreign"],
         "build": stored.manifest["facts"],
         "qualification": stored.manifest["qualification"],

@@ -199,7 +199,7 @@ class _Session:
         # Before the first array: it says where compiled kernels are kept.
         prepare_warp()
         config = loaded.config
-        device = _device(config)
+        device = run_device(config)
         for name, network in config.networks.items():
             say(f"loading network {name}")
             path = loaded.model_path(name)
@@ -263,7 +263,7 @@ def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None
             "simulator.backend: isaac runs inside Isaac Sim's own Python and is not part of this version: "
             "use --simulator newton"
         )
-    device = _device(config)
+    device = run_device(config)
     if backend == "replay":
         from saccade.simulators.replay import ReplaySimulator
 
@@ -283,7 +283,12 @@ def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None
     return NewtonSimulator(config, device=device, progress=say)
 
 
-def _device(config: RunConfig) -> str:
+def run_device(config: RunConfig) -> str:
+    """Returns the Warp device that a configuration means.
+
+    Raises:
+        ConfigurationError: It is not here.
+    """
     from saccade.kernels.setup import prepare_warp
 
     prepare_warp()
