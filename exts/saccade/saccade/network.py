@@ -128,7 +128,7 @@ class Network:
         copied = sum(wp.types.type_size_in_bytes(target.dtype) * target.size for _, target in copies)
         if copied:
             self.declared_copies[tensor] = copied
-        launches = _record_input(source, feeding, target, self._sensor_configs)
+        launches = record_input(source, feeding, target, self._sensor_configs)
         return InputWork(launches, copies, copied)
 
     def input_array(self, tensor: str) -> wp.array:
@@ -257,9 +257,17 @@ def _array(spec: TensorSpec, device: str) -> wp.array:
     return wp.zeros(spec.shape, dtype=wp.dtype_from_numpy(np.dtype(spec.dtype)), device=device)
 
 
-def _record_input(
+def record_input(
     source: InputConfig, frames: Sequence[Frame], target: wp.array, sensors: Mapping[str, SensorConfig]
 ) -> list[wp.Launch]:
+    """Returns the launches that turn frames into one input of a network, in their order.
+
+    Args:
+        source: What the input reads, and how.
+        frames: Newest frame of each of its sensors.
+        target: The input, shape ``(sensors, channels, height, width)``, on the frames' device.
+        sensors: Configuration of the sensors by name.
+    """
     if isinstance(source, ImageInput):
         images = [frame.buffers["color"] for frame in frames]
         transform = preprocess.image_transform(
