@@ -21,8 +21,10 @@ class TradeoffConfig(Section):
     """Arithmetic; FP32 without pruning is the reference and always measured."""
     pruning: list[Pruning] = ["none"]
     """What is taken out of the weights before: nothing, the smallest, channels, or two of four for sparse cores."""
-    amount: float = Field(0.5, gt=0, lt=1)
-    """Share of weights or channels that ``l1`` and ``channels`` take out."""
+    amount: float | None = Field(None, gt=0, lt=1)
+    """Share of weights or channels that ``l1`` and ``channels`` take out; ``None`` = 0.5 and 0.25."""
+    fine_tune_minutes: float = Field(0.0, ge=0, le=600)
+    """Training after pruning [min], for the shipped networks and those trained from them; needs torch."""
     sizes: list[tuple[int, int]] = []
     """Further input sizes of image networks, width and height [px]; their own is always measured."""
     batches: list[int] = [1]
@@ -38,10 +40,10 @@ class TradeoffConfig(Section):
     seed: int = Field(0, ge=0, lt=100)
     """Chooses other layouts."""
     calibration: str | None = None
-    """Samples for ``int8``: a .npz file, a folder of .npy files, or a recorded run; ``None`` = frames of layouts that
-    are used for nothing else."""
+    """Samples for ``int8`` and pruning: a .npz file, a folder of images or arrays, or a recorded run; ``None`` = frames
+    of training layouts."""
     calibration_frames: int = Field(512, ge=1, le=100_000)
-    """Frames taken for it where ``calibration`` is ``None``."""
+    """Most frames taken for it."""
     gate: float = Field(0.99, gt=0, le=1)
     """Share of FP32's accuracy that a candidate must keep; MLPerf has 0.99 and 0.999."""
 

@@ -17,6 +17,7 @@ from saccade.configuration import LoadedConfiguration
 from saccade.engines.selection import quiet
 from saccade.errors import ConfigurationError, EngineError, ModelError, RecordError, SaccadeError
 from saccade.network import Network
+from saccade.precision.samples import Samples
 from saccade.telemetry.host import host_facts, package_versions
 from saccade.telemetry.recorder import finite
 from saccade.validation.recommendation import (
@@ -34,14 +35,14 @@ from saccade.validation.tradeoff_inputs import (
     check_disjoint,
     network_config,
     read_sensors,
-    sample_hashes,
     scene_inputs,
 )
 from saccade.validation.tradeoff_journal import Journal
 from saccade.validation.tradeoff_measure import agreement, measure_batch, measure_in_loop
 from saccade.validation.tradeoff_models import (
+    Calibration,
     CandidateModel,
-    calibration_file,
+    calibration_samples,
     engine_config,
     model_for,
     source_model,
@@ -84,7 +85,7 @@ class Sweep:
     """By candidate; those that cannot be made are missing."""
     digests: dict[str, str] = field(default_factory=dict)
     """Of the recordings, by scene."""
-    calibrations: dict[tuple[str, tuple[int, int] | None], Path] = field(default_factory=dict)
+    calibrations: dict[tuple[str, tuple[int, int] | None], Calibration] = field(default_factory=dict)
 
     @property
     def config(self) -> RunConfig:
@@ -160,6 +161,7 @@ def _plan(loaded: LoadedConfiguration, device: str) -> dict[str, Any]:
         "frames": section.frames,
         "warmup": section.warmup,
         "amount": section.amount,
+        "fine_tune_minutes": section.fine_tune_minutes,
         "calibration": section.calibration,
         "calibration_frames": section.calibration_frames,
         "layouts": section.seed,
@@ -193,6 +195,7 @@ def _prepare(sweep: Sweep, over: Callable[[], bool], *, retry: bool) -> bool:
                 candidate,
                 sweep.folder / "models",
                 calibration=lambda c=candidate: _calibration(sweep, c),  # type: ignore[misc]
+                calibrator=_calibrates(sweep),
                 say=sweep.say,
             )
             _open_once(sweep, candidate, model)
@@ -208,6 +211,19 @@ def _prepare(sweep: Sweep, over: Callable[[], bool], *, retry: bool) -> bool:
             entry = {"sha256": model.sha256, "bytes": model.bytes, "build_s": model.build_s, "facts": model.facts}
             sweep.journal.append({"kind": "built", "candidate": candidate.key, **entry})
     return True
+
+
+def _calibrates(sweep: Sweep) -> bool:
+    """Tells whether TensorRT finds int8 scales itself here, as the releases do that do not finish with Q/DQ graphs."""
+    if sweep.device == "cpu" or sweep.config.engine.backend == "onnxruntime":
+        return False
+    try:
+        import tensorrt
+    except (ImportError, OSError):
+        return False
+    from saccade.engines.versions import int8_route
+
+    return int8_route(tensorrt.__version__) == "calibrator"
 
 
 class CalibrationOverlap(ConfigurationError):
@@ -233,7 +249,7 @@ def _open_once(sweep: Sweep, candidate: Candidate, model: CandidateModel) -> Non
     network.close()
 
 
-def _calibration(sweep: Sweep, candidate: Candidate) -> Path:
+def _calibration(sweep: Sweep, candidate: Candidate) -> Calibration:
     """The calibration samples of a network at a size, made once, and checked against what is measured on."""
     key = (candidate.network, candidate.size)
     if key in sweep.calibrations:
@@ -246,23 +262,21 @@ def _calibration(sweep: Sweep, candidate: Candidate) -> Path:
         for number, scene in enumerate(recorded, start=1):
             sweep.say(f"calibration: layout {number} of {len(recorded)}")
             ensure_recorded(sweep.loaded, scene, sweep.journal, say=sweep.say)
-    path, tensors = calibration_file(
-        sweep.loaded, candidate, source, recorded, sweep.folder / "calibration", say=sweep.say
-    )
+    found = calibration_samples(sweep.loaded, candidate, source, recorded, sweep.folder / "calibration", say=sweep.say)
     evaluation: dict[str, Sequence[str]] = {}
     for scene in sweep.scenes:
         # Layouts' frames differ by their seeds, which are disjoint; what was given by a user is compared.
         if given is not None or scene.seed is None:
             ensure_recorded(sweep.loaded, scene, sweep.journal, say=sweep.say)
             inputs = scene_inputs(sweep.loaded, candidate.network, source, scene, size=candidate.size)
-            evaluation[scene.name] = sample_hashes(inputs.tensors)
+            evaluation[scene.name] = Samples(inputs.tensors, scene.name).hashes
     if evaluation:
         try:
-            check_disjoint(sample_hashes(tensors), evaluation, f"tradeoff.calibration: {given or path}")
+            check_disjoint(found.samples.hashes, evaluation, f"tradeoff.calibration: {found.samples.source}")
         except ConfigurationError as error:
             raise CalibrationOverlap(str(error)) from error
-    sweep.calibrations[key] = path
-    return path
+    sweep.calibrations[key] = found
+    return found
 
 
 def _measure(sweep: Sweep, over: Callable[[], bool]) -> bool:

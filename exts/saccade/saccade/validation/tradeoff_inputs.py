@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,18 +111,6 @@ def scene_inputs(
     tensors = {tensor: np.concatenate(found).astype(np.float32, copy=False) for tensor, found in rows.items()}
     whole = len(truths) == len(next(iter(tensors.values())))
     return SceneInputs(tensors, np.stack(truths) if truths and whole else None)
-
-
-def sample_hashes(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """Returns a hash of each sample over all inputs: equal inputs have equal hashes."""
-    names = sorted(tensors)
-    found = []
-    for row in range(len(tensors[names[0]])):
-        digest = hashlib.sha256()
-        for name in names:
-            digest.update(np.ascontiguousarray(tensors[name][row], np.float32).tobytes())
-        found.append(digest.hexdigest())
-    return found
 
 
 def check_disjoint(calibration: Sequence[str], evaluation: Mapping[str, Sequence[str]], source: str) -> None:

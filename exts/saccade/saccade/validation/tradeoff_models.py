@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -14,12 +15,17 @@ import numpy as np
 
 from saccade.config import EngineConfig
 from saccade.configuration import LoadedConfiguration
-from saccade.errors import ConfigurationError, DependencyError, ModelError, SaccadeError
-from saccade.precision import int8
+from saccade.errors import ModelError, SaccadeError
+from saccade.models.export import atomic_path
+from saccade.network import NO_CLASS
+from saccade.precision.compress import Recipe, compress
+from saccade.precision.compress import loaded as loaded_graph
+from saccade.precision.samples import Samples
+from saccade.precision.sources import input_shapes, samples_from
 from saccade.telemetry.recorder import write_atomic
 from saccade.validation.tradeoff_candidates import Candidate
 from saccade.validation.tradeoff_inputs import scene_inputs
-from saccade.validation.tradeoff_scenes import Scene, recording_digest
+from saccade.validation.tradeoff_scenes import Scene
 
 if TYPE_CHECKING:
     import onnx
@@ -27,6 +33,15 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 OPEN_BATCH = "_dynamic"
 """Ending of the name of a network with an open batch beside one with a batch of 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What int8 scales and pruning are measured on."""
+
+    path: Path
+    """The inputs as a .npz file, for TensorRT's own calibrator."""
+    samples: Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +87,8 @@ def model_for(
     candidate: Candidate,
     folder: Path,
     *,
-    calibration: Callable[[], Path],
+    calibration: Callable[[], Calibration],
+    calibrator: bool = False,
     say: Say,
 ) -> CandidateModel:
     """Returns a candidate's ONNX file, made where it is not there yet.
@@ -82,33 +98,91 @@ def model_for(
         candidate: What to make.
         folder: Where files are kept.
         calibration: Returns the samples of the network at the candidate's size; called where they are needed.
+        calibrator: Whether int8 scales are TensorRT's own doing; the file then stays in float.
         say: Told what is done.
 
     Raises:
         SaccadeError: It cannot be made; the text says why.
     """
     source = source_model(loaded, candidate.network)
-    if candidate == candidate.reference:
-        return _model(source, 0.0)
-    target = folder / f"{candidate.key}.onnx"
-    samples = calibration() if candidate.precision.startswith("int8") or candidate.pruning != "none" else None
+    float_graph = calibrator and candidate.precision == "int8"
+    recipe = _recipe(loaded, candidate, float_graph=float_graph)
+    if recipe == Recipe():
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = _model(_resized(source, candidate, folder), 0.0)
+        return dataclasses.replace(plain, calibration=calibration().path) if float_graph else plain
+    samples = calibration()
+    name = f"{candidate.key}-float" if float_graph else candidate.key
+    target = folder / f"{name}.onnx"
     origin = {
         "source": _sha256(source),
-        "calibration": None if samples is None else _sha256(samples),
-        "amount": None if candidate.pruning == "none" else loaded.config.tradeoff.amount,
+        "calibration": samples.samples.digest,
+        "recipe": json.loads(json.dumps(dataclasses.asdict(recipe))),
     }
-    known = _known(target, origin)
-    if known is not None:
-        return known
-    folder.mkdir(parents=True, exist_ok=True)
-    say(f"{candidate.key}: making its network")
-    started = time.perf_counter()
-    graph, facts = _made(source, candidate, samples, loaded, say)
-    took = time.perf_counter() - started
-    write_atomic(target, graph.SerializeToString())
-    manifest = {"origin": origin, "build_s": took, "sha256": _sha256(target), "facts": facts}
-    write_atomic(target.with_suffix(".json"), json.dumps(manifest, indent=1) + "\n")
-    return _model(target, took, facts)
+    found = _known(target, origin)
+    if found is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        say(f"{candidate.key}: making its network")
+        started = time.perf_counter()
+        given = _resized(source, candidate, folder)
+        made = compress(given, recipe, calibration=samples.samples, out=target, say=say)
+        took = time.perf_counter() - started
+        facts = {
+            "parameters": made.parameters,
+            "multiply_adds": made.multiply_adds,
+            "calibration": made.calibration,
+            "kept_float": made.kept_float,
+        }
+        manifest = {"origin": origin, "build_s": took, "sha256": made.hash, "facts": facts}
+        write_atomic(target.with_suffix(".made.json"), json.dumps(manifest, indent=1) + "\n")
+        found = _model(target, took, facts)
+    return dataclasses.replace(found, calibration=samples.path) if float_graph else found
+
+
+def calibration_samples(
+    loaded: LoadedConfiguration,
+    candidate: Candidate,
+    source: Path,
+    scenes: Sequence[Scene],
+    folder: Path,
+    *,
+    say: Say,
+) -> Calibration:
+    """Returns the calibration samples of a candidate's network at its size; they are kept as a .npz file.
+
+    Args:
+        loaded: The configuration; ``tradeoff.calibration`` is taken where it is set.
+        candidate: Network and size.
+        source: The network's ONNX file.
+        scenes: Recorded scenes to take frames from, where it is not.
+        folder: Where the file is kept.
+        say: Told what is done.
+
+    Raises:
+        ConfigurationError: There are no samples there, or they do not fit.
+    """
+    size = "" if candidate.size is None else f"-{candidate.size[0]}x{candidate.size[1]}"
+    target = folder / f"{candidate.network}{size}.npz"
+    given, count = loaded.config.tradeoff.calibration, loaded.config.tradeoff.calibration_frames
+    say(f"calibration: preparing the frames of {candidate.network}")
+    if given is not None:
+        shapes = input_shapes(_graph(source, candidate))
+        samples = samples_from(Path(given).expanduser(), shapes, count=count, say=say)
+    else:
+        parts = [
+            scene_inputs(loaded, candidate.network, source, scene, size=candidate.size, warmup=True) for scene in scenes
+        ]
+        inputs = {name: np.concatenate([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+        truths = [part.truth for part in parts if part.truth is not None]
+        truth: dict[str, np.ndarray] = {}
+        if len(truths) == len(parts):
+            labels = np.concatenate(truths)
+            truth = {"labels": labels, "valid": labels != NO_CLASS}
+        samples = Samples(inputs, f"{len(scenes)} training layouts", truth).spread(count)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        np.savez(file, **samples.inputs)  # type: ignore[arg-type]
+    return Calibration(target, samples)
 
 
 def with_size(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
@@ -142,107 +216,34 @@ def with_size(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
     return inferred
 
 
-def _made(
-    source: Path, candidate: Candidate, samples: Path | None, loaded: LoadedConfiguration, say: Say
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    try:
-        import onnx
-    except ImportError as error:
-        raise DependencyError(f"precisions other than fp32 change the graph ({error}): pip install onnx") from error
-    from saccade.precision import fp16
-
-    model = onnx.load(str(source))
-    if candidate.size is not None:
-        model = with_size(model, candidate.size)
-    if candidate.pruning != "none":
-        raise ModelError(f"pruning {candidate.pruning!r} is not part of this version")
-    if candidate.precision == "fp32":
-        return model, {}
-    if candidate.precision == "fp16":
-        return fp16.half_from_float(model, say=say), {"route": "onnx half graph"}
-    if candidate.precision == "int8_mixed":
-        raise ModelError("precision 'int8_mixed' is not part of this version")
-    assert samples is not None
-    arrays = int8.calibration_arrays(samples)
-    return int8.quantized_from_float(model, arrays, say=say), {"route": "explicit Q/DQ"}
+def _recipe(loaded: LoadedConfiguration, candidate: Candidate, *, float_graph: bool) -> Recipe:
+    wanted = loaded.config.tradeoff
+    pruned = candidate.pruning != "none"
+    return Recipe(
+        precision="fp32" if float_graph else candidate.precision,
+        prune=candidate.pruning,
+        amount=wanted.amount if candidate.pruning in ("l1", "channels") else None,
+        fine_tune_minutes=wanted.fine_tune_minutes if pruned else 0.0,
+    )
 
 
-def calibration_file(
-    loaded: LoadedConfiguration,
-    candidate: Candidate,
-    source: Path,
-    scenes: Sequence[Scene],
-    folder: Path,
-    *,
-    say: Say,
-) -> tuple[Path, dict[str, np.ndarray]]:
-    """Returns the calibration samples of a candidate's network at its size: a .npz file and what is in it.
-
-    Args:
-        loaded: The configuration; ``tradeoff.calibration`` is taken where it is set.
-        candidate: Network and size.
-        source: The network's ONNX file.
-        scenes: Recorded scenes to take frames from, where it is not.
-        folder: Where the file is kept.
-        say: Told what is done.
-
-    Raises:
-        ConfigurationError: There are no samples there, or they do not fit.
-    """
-    size = "" if candidate.size is None else f"-{candidate.size[0]}x{candidate.size[1]}"
-    target = folder / f"{candidate.network}{size}.npz"
-    given = loaded.config.tradeoff.calibration
-    if given is not None and (Path(given).suffix == ".npz" or not (Path(given) / "sensors").is_dir()):
-        tensors = int8.calibration_arrays(Path(given).expanduser())
-        if set(tensors) == {int8.UNNAMED}:
-            inputs = loaded.config.networks[candidate.network].inputs
-            if len(inputs) > 1:
-                raise ConfigurationError(
-                    f"tradeoff.calibration: {given}: a folder of .npy files does not say which input of "
-                    f"{candidate.network!r} they are for: give a .npz file with {', '.join(inputs)}"
-                )
-            tensors = {next(iter(inputs)): tensors[int8.UNNAMED]}
-        save_samples(target, tensors)
-        return target, tensors
-    if given is not None:
-        scenes = [Scene("calibration", None, Path(given))]
-    elif target.is_file() and _is_of(target, scenes):
-        return target, int8.calibration_arrays(target)
-    say(f"calibration: preparing the frames of {candidate.network}")
-    parts = [
-        scene_inputs(loaded, candidate.network, source, scene, size=candidate.size, warmup=True).tensors
-        for scene in scenes
-    ]
-    count = loaded.config.tradeoff.calibration_frames
-    tensors = {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
-    save_samples(target, tensors)
-    write_atomic(target.with_suffix(".json"), json.dumps(_origin(scenes)))
-    return target, tensors
+def _graph(source: Path, candidate: Candidate) -> onnx.ModelProto:
+    model = loaded_graph(source)
+    return model if candidate.size is None else with_size(model, candidate.size)
 
 
-def _origin(scenes: Sequence[Scene]) -> list[str]:
-    return [recording_digest(scene.directory) for scene in scenes]
-
-
-def _is_of(target: Path, scenes: Sequence[Scene]) -> bool:
-    try:
-        return bool(json.loads(target.with_suffix(".json").read_text(encoding="utf-8")) == _origin(scenes))
-    except (OSError, ValueError):
-        return False
-
-
-def save_samples(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes calibration samples, whole or not at all."""
-    from saccade.models.export import atomic_path
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **tensors)  # type: ignore[arg-type]
+def _resized(source: Path, candidate: Candidate, folder: Path) -> Path:
+    """The network at the candidate's size: its own file, or one beside the candidates."""
+    if candidate.size is None:
+        return source
+    path = folder / f"{candidate.network}-{candidate.size[0]}x{candidate.size[1]}.onnx"
+    write_atomic(path, _graph(source, candidate).SerializeToString())
+    return path
 
 
 def _known(target: Path, origin: Mapping[str, Any]) -> CandidateModel | None:
     try:
-        manifest = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+        manifest = json.loads(target.with_suffix(".made.json").read_text(encoding="utf-8"))
         if manifest["origin"] == dict(origin) and manifest["sha256"] == _sha256(target):
             return _model(target, float(manifest["build_s"]), manifest["facts"])
     except (OSError, ValueError, KeyError, TypeError, SaccadeError):
