@@ -172,7 +172,7 @@ def _show(result: Mapping[str, Any], advice: Sequence[Any], folder: Path | None,
     from saccade.console_tradeoff import tradeoff_tables
 
     console = Console(stderr=as_json)
-    for part in tradeoff_tables(result):
+    for part in tradeoff_tables(result, width=console.width):
         console.print(part)
     for found in advice:
         for line in found.lines():

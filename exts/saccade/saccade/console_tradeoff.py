@@ -12,33 +12,29 @@ from rich.text import Text
 
 from saccade.reporting.tradeoff import groups, table_cells
 
-TITLES = (
-    "",
-    "accuracy",
-    "of FP32",
-    "kept",
-    "p50 [ms]",
-    "p95 [ms]",
-    "frames/s",
-    "mJ/frame",
-    "MiB GPU",
-    "MiB",
-    "build [s]",
-)
+TITLES = ("", "accuracy", "of FP32", "kept", "p50 [ms]", "p95 [ms]", "frames/s")
+WIDE_TITLES = (*TITLES, "mJ/frame", "MiB GPU", "MiB file", "build [s]")
 
 
-def tradeoff_tables(result: Mapping[str, Any]) -> Iterator[RenderableType]:
+def tradeoff_tables(result: Mapping[str, Any], *, width: int = 80) -> Iterator[RenderableType]:
     """Yields the tables, and what could not be measured.
 
     Args:
         result: The content of ``tradeoff.json``.
+        width: Of the terminal [characters]; a narrow one gets fewer columns.
     """
+    titles = WIDE_TITLES if width >= 132 else TITLES
     for network, batch, entries in groups(result):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for title in TITLES:
-            table.add_column(escape(title), header_style="dim", justify="left" if title in ("", "kept") else "right")
+        for title in titles:
+            side = "left" if title in ("", "kept") else "right"
+            table.add_column(escape(title), header_style="dim", justify=side)  # type: ignore[arg-type]
         for entry in entries:
-            table.add_row(*(escape(cell) for cell in table_cells(entry)))
+            cells = table_cells(entry)
+            if titles is TITLES:
+                # The interval of the share is in the report, and so is why it is not certain.
+                cells[2], cells[3] = cells[2].partition(" ")[0], cells[3].partition(" (")[0]
+            table.add_row(*(escape(cell) for cell in cells[: len(titles)]))
         yield Text(f"{network}, {'in the loop' if batch == 1 else f'batch {batch}, the engine alone'}", style="bold")
         yield table
     for entry in result["failed"]:

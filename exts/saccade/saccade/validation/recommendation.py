@@ -28,6 +28,13 @@ class Limit:
     read: Callable[[Entry], tuple[float | None, Sequence[float] | None]]
     """Value and interval of a candidate."""
     unit: str = ""
+    field: str = ""
+    """What a candidate calls it."""
+
+    def why(self, entry: Entry) -> str | None:
+        """Returns why a candidate has no value."""
+        found = entry.get(self.field)
+        return found.get("reason") if isinstance(found, Mapping) else entry.get("memory_absent")
 
     def met(self, entry: Entry) -> bool:
         """Tells whether a candidate's value meets it; what was not measured does not."""
@@ -223,15 +230,15 @@ def _limits(
 
     found = []
     if gate > 0:
-        found.append(Limit("share of FP32's accuracy", gate, True, figure("retention")))
+        found.append(Limit("share of FP32's accuracy", gate, True, figure("retention"), field="retention"))
     if min_accuracy is not None:
-        found.append(Limit("accuracy", min_accuracy, True, figure("accuracy")))
+        found.append(Limit("accuracy", min_accuracy, True, figure("accuracy"), field="accuracy"))
     if max_latency is not None:
-        found.append(Limit("latency p95", max_latency, False, figure("latency_p95"), " ms"))
+        found.append(Limit("latency p95", max_latency, False, figure("latency_p95"), " ms", "latency_p95"))
     if memory is not None:
         found.append(Limit("GPU memory", memory, False, mebibytes, " MiB"))
     if energy is not None:
-        found.append(Limit("energy per frame", energy, False, figure("energy_per_frame"), " J"))
+        found.append(Limit("energy per frame", energy, False, figure("energy_per_frame"), " J", "energy_per_frame"))
     return found
 
 
@@ -300,7 +307,8 @@ def _unmet(entries: Sequence[Entry], limits: Sequence[Limit]) -> list[str]:
     for limit in impossible:
         known = [(value, entry) for entry in entries if (value := limit.read(entry)[0]) is not None]
         if not known:
-            texts.append(f"{limit}: not measured here, so that nothing is known to meet it")
+            why = next((text for entry in entries if (text := limit.why(entry))), "it was not measured here")
+            texts.append(f"{limit}: nothing is known to meet it: {why}")
             continue
         value, entry = (max if limit.at_least else min)(known, key=lambda item: item[0])
         texts.append(

@@ -45,6 +45,7 @@ from saccade.validation.tradeoff_models import (
     calibration_samples,
     engine_config,
     model_for,
+    sized_model,
     source_model,
 )
 from saccade.validation.tradeoff_results import Measured, candidate_entries
@@ -268,7 +269,7 @@ def _calibration(sweep: Sweep, candidate: Candidate) -> Calibration:
         # Layouts' frames differ by their seeds, which are disjoint; what was given by a user is compared.
         if given is not None or scene.seed is None:
             ensure_recorded(sweep.loaded, scene, sweep.journal, say=sweep.say)
-            inputs = scene_inputs(sweep.loaded, candidate.network, source, scene, size=candidate.size)
+            inputs = _inputs(sweep, candidate, scene)
             evaluation[scene.name] = Samples(inputs.tensors, scene.name).hashes
     if evaluation:
         try:
@@ -311,6 +312,12 @@ def _measure(sweep: Sweep, over: Callable[[], bool]) -> bool:
     finally:
         meter.close()
     return True
+
+
+def _inputs(sweep: Sweep, candidate: Candidate, scene: Scene) -> SceneInputs:
+    source = source_model(sweep.loaded, candidate.network)
+    model = sized_model(source, candidate, sweep.folder / "models")
+    return scene_inputs(sweep.loaded, candidate.network, model, scene, size=candidate.size)
 
 
 def _identified(sweep: Sweep, candidate: Candidate, scene: Scene) -> dict[str, Any]:
@@ -359,8 +366,7 @@ def _measure_batch_cell(
 ) -> None:
     key = (candidate.network, candidate.size)
     if key not in inputs:
-        source = source_model(sweep.loaded, candidate.network)
-        inputs[key] = scene_inputs(sweep.loaded, candidate.network, source, scene, size=candidate.size)
+        inputs[key] = _inputs(sweep, candidate, scene)
     identity = {"kind": "batch", "batch": batch, **_identified(sweep, candidate, scene)}
     try:
         found = measure_batch(
@@ -401,6 +407,13 @@ def _result(sweep: Sweep, *, complete: bool, note: str | None) -> dict[str, Any]
         for candidate in sweep.candidates
         if candidate.key not in sweep.models
     }
+    refused = {
+        f"{candidate.key}-batch{batch}": entry["failed"]
+        for candidate in usable
+        for batch in sweep.config.tradeoff.batches
+        for scene in rounds[:1]
+        if (entry := _batch_cell(sweep, candidate, scene, batch)) is not None and "failed" in entry
+    }
     cells = [cell for found in measured.values() for cell in found.cells]
     loads = [cell["load"] for cell in cells if cell.get("load") is not None]
     document: dict[str, Any] = {
@@ -426,7 +439,8 @@ def _result(sweep: Sweep, *, complete: bool, note: str | None) -> dict[str, Any]
         "failed": [
             {"key": key, "reason": "not reached yet" if entry is None else entry["reason"]}
             for key, entry in failed.items()
-        ],
+        ]
+        + [{"key": key, "reason": reason} for key, reason in refused.items()],
         "fronts": _fronts(entries),
     }
     found: dict[str, Any] = finite(document)

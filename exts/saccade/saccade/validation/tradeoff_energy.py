@@ -10,6 +10,9 @@ LEAST_ENERGY_J = 1.0
 """Energy below which the counter's steps are too coarse to say anything [J]."""
 
 
+CPU_ENERGY = "the engines run on the CPU, whose energy NVML does not know"
+
+
 class EnergyMeter:
     """Reads the GPU's energy counter (Volta and later); what is measured includes what the GPU takes when idle.
 
@@ -23,7 +26,7 @@ class EnergyMeter:
         self.absent: str | None = None
         """Why nothing is measured; ``None`` where it is."""
         if not device.startswith("cuda"):
-            self.absent = "the engines run on the CPU, whose energy NVML does not know"
+            self.absent = CPU_ENERGY
             return
         self._open(int(device.partition(":")[2] or 0))
 

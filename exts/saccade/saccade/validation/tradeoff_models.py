@@ -108,8 +108,7 @@ def model_for(
     float_graph = calibrator and candidate.precision == "int8"
     recipe = _recipe(loaded, candidate, float_graph=float_graph)
     if recipe == Recipe():
-        folder.mkdir(parents=True, exist_ok=True)
-        plain = _model(_resized(source, candidate, folder), 0.0)
+        plain = _model(sized_model(source, candidate, folder), 0.0)
         return dataclasses.replace(plain, calibration=calibration().path) if float_graph else plain
     samples = calibration()
     name = f"{candidate.key}-float" if float_graph else candidate.key
@@ -124,7 +123,7 @@ def model_for(
         folder.mkdir(parents=True, exist_ok=True)
         say(f"{candidate.key}: making its network")
         started = time.perf_counter()
-        given = _resized(source, candidate, folder)
+        given = sized_model(source, candidate, folder)
         made = compress(given, recipe, calibration=samples.samples, out=target, say=say)
         took = time.perf_counter() - started
         facts = {
@@ -169,8 +168,9 @@ def calibration_samples(
         shapes = input_shapes(_graph(source, candidate))
         samples = samples_from(Path(given).expanduser(), shapes, count=count, say=say)
     else:
+        sized = sized_model(source, candidate, folder)
         parts = [
-            scene_inputs(loaded, candidate.network, source, scene, size=candidate.size, warmup=True) for scene in scenes
+            scene_inputs(loaded, candidate.network, sized, scene, size=candidate.size, warmup=True) for scene in scenes
         ]
         inputs = {name: np.concatenate([part.tensors[name] for part in parts]) for name in parts[0].tensors}
         truths = [part.truth for part in parts if part.truth is not None]
@@ -210,9 +210,8 @@ def with_size(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
         inferred = onnx.shape_inference.infer_shapes(found, strict_mode=True, data_prop=True)
         onnx.checker.check_model(inferred)
     except Exception as error:
-        raise ModelError(
-            f"the network cannot take images of {size[0]}x{size[1]}: {str(error).strip().splitlines()[-1]}"
-        ) from error
+        reason = str(error).strip().splitlines()[0].partition("error(s): ")[2] or str(error).strip()
+        raise ModelError(f"the network cannot take images of {size[0]}x{size[1]}: {reason}") from error
     return inferred
 
 
@@ -232,11 +231,16 @@ def _graph(source: Path, candidate: Candidate) -> onnx.ModelProto:
     return model if candidate.size is None else with_size(model, candidate.size)
 
 
-def _resized(source: Path, candidate: Candidate, folder: Path) -> Path:
-    """The network at the candidate's size: its own file, or one beside the candidates."""
+def sized_model(source: Path, candidate: Candidate, folder: Path) -> Path:
+    """Returns the float network at the candidate's size: its own file, or one in ``folder``.
+
+    Raises:
+        ModelError: It cannot take that size.
+    """
     if candidate.size is None:
         return source
     path = folder / f"{candidate.network}-{candidate.size[0]}x{candidate.size[1]}.onnx"
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, _graph(source, candidate).SerializeToString())
     return path
 

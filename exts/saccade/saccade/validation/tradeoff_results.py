@@ -10,6 +10,7 @@ import numpy as np
 
 from saccade.telemetry.statistics import auroc, describe, proportion
 from saccade.validation.tradeoff_candidates import Candidate
+from saccade.validation.tradeoff_energy import CPU_ENERGY
 
 LEAST_SCENES = 5
 """Scenes below which no interval of an accuracy is given: resampling fewer says little about other scenes."""
@@ -190,7 +191,7 @@ def _loop_entry(measured: Measured, reference: Measured | None, *, device: str, 
         "measured": "in the loop",
     }
     singles = measured.batches.get(1, ())
-    entry["energy_per_frame"] = _energy(singles, 1, measured.built.get("energy_absent"))
+    entry["energy_per_frame"] = _energy(singles, 1, CPU_ENERGY if device == "cpu" else None)
     return entry
 
 
