@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saccade import __version__
+from saccade.cli_adaptive import EPILOG as ADAPTIVE_EPILOG
+from saccade.cli_adaptive import adaptive
 from saccade.cli_config import app as config_app
 from saccade.cli_engine import app as engine_app
 from saccade.cli_node import node
@@ -70,6 +72,7 @@ app.command(
     "- `saccade node mine.onnx --topic /depth/image --depth-max 5 --frames 100 --json`"
 )(node)
 app.command(epilog=TRADEOFF_EPILOG)(tradeoff)
+app.command(epilog=ADAPTIVE_EPILOG)(adaptive)
 
 
 def _version(value: bool) -> None:

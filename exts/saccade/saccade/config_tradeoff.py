@@ -82,9 +82,9 @@ class AdaptiveConfig(Section):
     """Share of FP32's accuracy below which a precision is never taken."""
     deadline_ms: float | None = Field(None, gt=0)
     """Inference time that a frame may take [ms]; ``None`` = ``run.deadline_ms``."""
-    target: float = Field(0.9, gt=0, le=1)
+    target: float = Field(0.95, gt=0, le=1)
     """Share of the deadline above which recent latency asks for a faster precision."""
-    relax: float = Field(0.7, gt=0, le=1)
+    relax: float = Field(0.87, gt=0, le=1)
     """Share of the deadline below which the more accurate precision's expected latency must lie to go back to it."""
     window: int = Field(8, ge=2, le=1000)
     """Frames over which latency is looked at."""

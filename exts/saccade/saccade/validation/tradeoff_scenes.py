@@ -67,9 +67,9 @@ def ensure_recorded(loaded: LoadedConfiguration, scene: Scene, journal: Journal,
         RecordError: A recorded run that was given is not complete.
         DependencyError: The embedded simulator is not installed.
     """
-    if scene.seed is not None and not _complete(scene.directory):
+    if scene.seed is not None and not is_complete(scene.directory):
         say(f"{scene.name}: recording")
-        _record(loaded, scene, say)
+        record_scene(loaded, scene, say)
     digest = recording_digest(scene.directory)
     known = journal.find("scene", scene=scene.name)
     if known is None or known["digest"] != digest:
@@ -143,7 +143,8 @@ def _recorded(sensor: SensorConfig) -> SensorConfig:
     return changed(sensor, outputs=outputs)
 
 
-def _complete(directory: Path) -> bool:
+def is_complete(directory: Path) -> bool:
+    """Tells whether a folder holds a recording that came to its end."""
     import json
 
     try:
@@ -154,7 +155,13 @@ def _complete(directory: Path) -> bool:
     return manifest.get("state") == "complete" and end is not None and end["reason"] == "completed"
 
 
-def _record(loaded: LoadedConfiguration, scene: Scene, say: Callable[[str], None]) -> None:
+def record_scene(loaded: LoadedConfiguration, scene: Scene, say: Callable[[str], None]) -> None:
+    """Makes a layout and records the walk through it.
+
+    Raises:
+        DependencyError: The embedded simulator is not installed.
+        EngineError: The run did not come to its end.
+    """
     try:
         from saccade.scenes.author_scene import author_scene
     except ImportError as error:
@@ -177,7 +184,7 @@ def _record(loaded: LoadedConfiguration, scene: Scene, say: Callable[[str], None
     end = read_frames(scene.directory).end
     if end is not None and end["reason"] == "interrupted":
         raise KeyboardInterrupt
-    if not _complete(scene.directory):
+    if not is_complete(scene.directory):
         reason = "the recording is not complete" if end is None else end["message"]
         raise EngineError(f"{scene.name}: the layout could not be recorded: {reason}; see {scene.directory}")
     say(f"{scene.name}: recorded")
