@@ -17,6 +17,8 @@ import typer
 from saccade import __version__
 from saccade.cli_adaptive import EPILOG as ADAPTIVE_EPILOG
 from saccade.cli_adaptive import adaptive
+from saccade.cli_compress import EXAMPLES as COMPRESS_EXAMPLES
+from saccade.cli_compress import compress
 from saccade.cli_config import app as config_app
 from saccade.cli_engine import app as engine_app
 from saccade.cli_node import node
@@ -65,6 +67,7 @@ scenes_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help
 app.add_typer(config_app, name="config")
 app.add_typer(scenes_app, name="scenes")
 app.add_typer(engine_app, name="engine")
+app.command(epilog=COMPRESS_EXAMPLES)(compress)
 app.command(
     epilog="Examples:\n\n- `saccade node camera.onnx` runs the shipped network on `/camera/image_raw`\n\n"
     "- `saccade node mine.onnx --topic /robot/head/image --set ros2.network=any`\n\n"

@@ -58,7 +58,7 @@ def export_network(
     import torch
 
     frozen = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format).eval()
-    _fold_normalisation(frozen)
+    fold_normalisation(frozen)
     sample = _sample(frozen)
     names = [frozen.input_name, *frozen.output_names]
     with atomic_path(path) as temporary:
@@ -132,7 +132,7 @@ def _run(path: Path, name: str, sample: Any) -> list[Any]:
     return session.run(None, {name: sample})
 
 
-def _fold_normalisation(network: nn.Module) -> None:
+def fold_normalisation(network: nn.Module) -> None:
     """Merges every batch normalisation into the convolution before it in the same ``Sequential``."""
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval

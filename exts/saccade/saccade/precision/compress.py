@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -51,7 +52,7 @@ class Recipe:
     """``l1``: single weights; ``channels``: whole channels, the graph becomes smaller; ``2:4``: two of four weights."""
     amount: float | None = None
     """Share that is pruned, 0..1; ``None`` = :data:`AMOUNTS`. Of ``2:4`` it is one half."""
-    method: Method = "minmax"
+    method: Method = "percentile"
     """How int8 ranges follow from the calibration samples."""
     percentile: float = 99.99
     """Share of the values that a range holds with ``percentile`` [%]."""
@@ -163,13 +164,14 @@ def compress(
     """
     original = loaded(model)
     _require_float(model, original)
+    # Fine-tuning takes its frames from the dataset that was given, if one was.
+    given = None if calibration is None or isinstance(calibration, Samples) else Path(calibration)
+    tuning_data = given if given is not None and (given / "dataset.json").is_file() else cache
     sets = _samples(original, recipe, calibration, evaluation, allow_few, count, cache, preparation, say)
-    say(f"running the original on {len(sets.evaluation)} held-out frames")
-    reference = judge.outputs_of(original, sets.evaluation)
-    changed, notes = _changed(original, recipe, sets, say)
+    reference = judge.outputs_of(original, sets.evaluation, report=_steps(say, "running the original on frame"))
+    changed, notes = _changed(original, recipe, sets, tuning_data, say)
     _check_graph(model, changed)
-    say(f"running the compressed network on {len(sets.evaluation)} held-out frames")
-    found = judge.outputs_of(changed, sets.evaluation)
+    found = judge.outputs_of(changed, sets.evaluation, report=_steps(say, "running the compressed network on frame"))
     if trouble := judge.problems(found, reference):
         raise ModelError(
             f"{model}: {recipe.name} is refused, nothing is written: {'; '.join(trouble)}. Keep more in float "
@@ -292,22 +294,124 @@ def _is_dataset(source: str | Path) -> bool:
 
 
 def _changed(
-    original: onnx.ModelProto, recipe: Recipe, sets: Sets, say: Callable[[str], None]
+    original: onnx.ModelProto, recipe: Recipe, sets: Sets, cache: Path | None, say: Callable[[str], None]
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """Returns the compressed graph, and what is to be told about it."""
-    from saccade.precision import fp16, int8
+    from saccade.precision import fp16
 
-    model = original
-    notes: dict[str, Any] = {}
+    model = onnx_copy(original)
+    fp16.name_nodes(model)
+    notes: dict[str, Any] = {"kept_float": [], "sensitivity": []}
     if recipe.prune != "none":
-        raise ConfigurationError(f"prune {recipe.prune}: not there yet")
+        model, notes["pruning"] = _pruned(model, recipe, cache, say)
     if recipe.precision == "fp16":
-        model = fp16.half_from_float(model, blocked=recipe.keep, say=say)
-    elif recipe.precision == "int8":
-        model = int8.quantized_from_float(model, sets.calibration.inputs, allow_few=True, method=recipe.method, say=say)
-    elif recipe.precision == "int8_mixed":
-        raise ConfigurationError("precision int8_mixed: not there yet")
+        model, notes["kept_float"] = _half(model, recipe, sets, say)
+    elif recipe.precision in ("int8", "int8_mixed"):
+        model, further = _int8(model, recipe, sets, say)
+        notes |= further
     return model, notes
+
+
+def onnx_copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy of a network."""
+    import onnx
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
+
+
+def _pruned(
+    model: onnx.ModelProto, recipe: Recipe, cache: Path | None, say: Callable[[str], None]
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    from saccade.precision import pruning, sparsity
+
+    notes: dict[str, Any] = {"share": recipe.share, "fine_tuning": None}
+    masks: dict[str, np.ndarray] = {}
+    if recipe.prune == "channels":
+        model, notes["layers"] = pruning.without_channels(model, recipe.share, keep=recipe.keep)
+    else:
+        masks = sparsity.sparse_masks(model, recipe.prune, amount=recipe.share, keep=recipe.keep)
+        if not masks:
+            raise ConfigurationError(f"prune {recipe.prune}: the network has no weights that this applies to")
+        model = sparsity.masked(model, masks)
+        notes["layers"] = [
+            {"weight": name, "before": mask.size, "after": int(mask.sum())} for name, mask in masks.items()
+        ]
+    if recipe.fine_tune_minutes:
+        model, notes["fine_tuning"] = _tuning().fine_tuned(
+            model, masks, minutes=recipe.fine_tune_minutes, seed=recipe.seed, cache=cache, say=say
+        )
+    return model, notes
+
+
+def _tuning() -> Any:
+    try:
+        from saccade.models import tuning
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("saccade"):
+            raise
+        raise DependencyError(
+            f"fine-tuning needs {error.name}, which is not installed: {sys.executable} -m pip install 'torch>=2.3'; "
+            "leave --fine-tune out to prune without it"
+        ) from error
+    return tuning
+
+
+def _half(
+    model: onnx.ModelProto, recipe: Recipe, sets: Sets, say: Callable[[str], None]
+) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
+    from saccade.precision import fp16, int8, ranges
+
+    unfit = ranges.unfit_for_half(model, sets.calibration, report=_steps(say, "checking ranges on frame"))
+    weights = fp16.overflowing(model)
+    reasons = [{"tensor": name, "reason": "overflow", "largest": size} for name, size in weights.items()]
+    blocked = {*int8.kept_nodes(model, recipe.keep), *ranges.nodes_to_keep(model, unfit)}
+    for entry in unfit:
+        say(f"{entry['tensor']} {entry['reason']}s in float16 (up to {entry['largest']:.3g}): stays in float32")
+    return fp16.half_from_float(model, blocked=blocked, say=say), [*reasons, *unfit]
+
+
+def _int8(
+    model: onnx.ModelProto, recipe: Recipe, sets: Sets, say: Callable[[str], None]
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    from saccade.precision import int8, sensitivity
+
+    quantized = int8.quantized_from_float(
+        model,
+        sets.calibration.inputs,
+        allow_few=True,
+        method=recipe.method,
+        percentile=recipe.percentile,
+        keep=recipe.keep,
+        say=say,
+    )
+    nodes = int8.quantized_nodes(quantized)
+    if not nodes:
+        raise ModelError(
+            f"int8: the network has no operators to quantize ({', '.join(int8.OPERATORS)}) outside of what is kept"
+        )
+    if recipe.precision == "int8":
+        return quantized, {"quantized": len(nodes)}
+    reference = int8.simplified(model)
+    ranking = sensitivity.node_sensitivity(
+        reference, quantized, sets.selection, report=_steps(say, "trying each node alone:")
+    )
+    mixed, kept, share = sensitivity.mixed_from(
+        reference, quantized, ranking, sets.selection, target=recipe.target, say=say
+    )
+    if share < recipe.target:
+        raise ModelError(
+            f"int8_mixed: even with all {len(kept)} quantized nodes back in float the network keeps {share:.2%} of its "
+            f"accuracy on the selection frames, less than the target {recipe.target:.2%}"
+        )
+    reasons = [{**row, "reason": "sensitive"} for row in ranking if row["node"] in kept]
+    left = {"quantized": len(nodes) - len(kept), "selection": {**described(sets.selection), "kept": share}}
+    return mixed, {"kept_float": reasons, "sensitivity": ranking, **left}
+
+
+def _steps(say: Callable[[str], None], what: str) -> Callable[[int, int], None]:
+    return lambda done, total: say(f"{what} {done}/{total}")
 
 
 def _check_graph(path: Path, model: onnx.ModelProto) -> None:

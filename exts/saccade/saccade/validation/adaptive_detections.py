@@ -14,13 +14,10 @@ from saccade.frame import OBSTACLE, ROBOT
 
 @wp.kernel(enable_backward=False)
 def _count(labels: wp.array2d(dtype=wp.uint8), low: int, high: int, counts: wp.array(dtype=wp.int32)):
-    y = wp.tid()
-    found = 0
-    for x in range(labels.shape[1]):
-        label = int(labels[y, x])
-        found += wp.where(label >= low and label <= high, 1, 0)
-    if found > 0:
-        wp.atomic_add(counts, 0, found)
+    y, x = wp.tid()
+    label = int(labels[y, x])
+    if label >= low and label <= high:
+        wp.atomic_add(counts, 0, 1)
 
 
 class DetectionCounter:
@@ -38,7 +35,7 @@ class DetectionCounter:
         self._host = wp.zeros(1, dtype=wp.int32, device="cpu", pinned=True) if device.is_cuda else self._counts
         self._view = self._host.numpy()
         self._launch = wp.launch(
-            _count, dim=labels.shape[0], inputs=[labels, OBSTACLE, ROBOT], outputs=[self._counts], device=device,
+            _count, dim=labels.shape, inputs=[labels, OBSTACLE, ROBOT], outputs=[self._counts], device=device,
             record_cmd=True,
         )  # fmt: skip
 
