@@ -214,27 +214,32 @@ def test_after_a_fault_the_precision_is_not_taken_within_its_hold(slowdowns, bro
             assert switch.time_s - before >= subject.config.dwell_s - 1e-9
 
 
+H100 = {"fp32": 0.921, "fp16": 0.208}
+"""Median of one ResNet-18 as a graph on an H100 [ms]: how much a precision can help."""
+NO_VNNI = {"fp32": 5.0, "fp16": 5.1, "int8": 9.4}
+"""A CPU on which no precision helps."""
+
+
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
-def test_recorded_load(path):
-    """Latencies of each precision under the same load, as they were recorded on one machine."""
+@pytest.mark.parametrize("base", [H100, NO_VNNI, BASE], ids=["h100", "no help", "moderate"])
+def test_recorded_load(path, base):
+    """The slowdown over time is recorded from real runs under real load, by counts and not by milliseconds."""
     trace = json.loads(path.read_text())
-    names = list(trace["precisions"])
-    frames = {name: trace["precisions"][name] for name in names}
-    count = min(map(len, frames.values()))
-    # The deadline of the experiment: 1.2 times the p95 of FP32 without load.
-    deadline = trace["deadline_ms"]
-    subject = PrecisionPolicy([Level(name) for name in names], AdaptiveConfig(**trace.get("config", {})), deadline)
-    subject.calibrate(trace["unloaded_ms"])
-    chosen, late = [], 0
-    for number in range(count):
-        name = subject.precision
-        chosen.append(name)
-        late += frames[name][number] > deadline
-        subject.observe(Signals(number * trace["period_s"], frames[name][number]))
-    fixed = sum(value > deadline for value in frames[names[0]][:count])
-    expected = trace["expected"]
+    slowdowns = trace["slowdown"]
+    idle = sorted(s for s, under in zip(slowdowns, trace["loaded"], strict=True) if not under)
+    # As in the experiment: 1.2 times the p95 of FP32 without load.
+    deadline = 1.2 * base["fp32"] * idle[int(0.95 * len(idle))]
+    subject = PrecisionPolicy([Level(name) for name in base], AdaptiveConfig(), deadline)
+    subject.calibrate(base)
+    chosen = drive(subject, slowdowns, base=base, period=trace["period_s"])
+    fixed = misses(["fp32"] * len(slowdowns), slowdowns, base=base, deadline=deadline)
+    late = misses(chosen, slowdowns, base=base, deadline=deadline)
     assert all(gap >= subject.config.dwell_s - 1e-9 for gap in gaps(subject))
-    assert late <= fixed * expected["misses_at_most_of_fixed"] + 1
-    assert len(subject.switches) <= expected["switches_at_most"]
-    if expected.get("helps") is False:
-        assert set(chosen) == {names[0]} and "no precision is faster" in subject.notes[0]
+    if base is NO_VNNI:
+        assert set(chosen) == {"fp32"} and "no precision is faster than fp32" in subject.notes[0]
+        return
+    assert late <= fixed
+    assert len(subject.switches) <= 6
+    if base is H100 and fixed >= 10:
+        # Two late frames are what it takes to notice.
+        assert late <= max(3, fixed / 5)

@@ -61,7 +61,8 @@ def adaptive_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"- misses at most a fifth of fixed FP32's: {_met(found['misses_goal'])}"
     lowest = TITLES.get(found["lowest"], found["lowest"])
-    yield f"- accuracy at least that of fixed {lowest}: {_met(found['accuracy_goal'])}"
+    within = f"within {found['accuracy_tolerance']:g}"
+    yield f"- accuracy at least that of fixed {lowest}, {within}: {_met(found['accuracy_goal'])}"
     gap = found["least_gap_s"]
     least = "there were fewer than two" if gap is None else f"the closest two are {gap:.2f} s apart"
     dwell = f"no two switches closer than the dwell time of {result['dwell_s']:g} s"
