@@ -23,6 +23,7 @@ from saccade.telemetry.recorder import write_atomic
 from saccade.validation.adaptive_detections import DetectionCounter
 from saccade.validation.adaptive_policy import Level, PrecisionPolicy, Signals, Switch
 from saccade.validation.recommendation import RESULT_FILE, read_result
+from saccade.validation.tradeoff_models import finds_scales_itself
 
 FRAMES_EACH = 5
 """Frames of the warm-up that each precision runs, to know what it takes here; the first of them does not count."""
@@ -218,7 +219,7 @@ def variants_of(loaded: LoadedConfiguration, name: str, *, device: str) -> dict[
             path = _file(loaded, given[precision], f"engine.adaptive.models.{name}.{precision}")
         elif precision == "fp32" or (precision == "fp16" and _is_tensorrt(base, device)):
             path = own
-        elif (made := _made(loaded, name, precision)) is not None:
+        elif (made := _made(loaded, name, precision, device)) is not None:
             path, calibration = made
         elif precision == "fp16":
             path = _half(own)
@@ -233,7 +234,7 @@ def variants_of(loaded: LoadedConfiguration, name: str, *, device: str) -> dict[
     return found
 
 
-def _made(loaded: LoadedConfiguration, name: str, precision: str) -> tuple[Path, str | None] | None:
+def _made(loaded: LoadedConfiguration, name: str, precision: str, device: str) -> tuple[Path, str | None] | None:
     """The network that a trade-off made, and the samples for TensorRT's calibrator where it is not quantized."""
     config = loaded.config.engine.adaptive
     if config is None or config.tradeoff is None:
@@ -241,12 +242,10 @@ def _made(loaded: LoadedConfiguration, name: str, precision: str) -> tuple[Path,
     folder = _tradeoff(loaded)
     folder = folder if folder.is_dir() else folder.parent
     made = folder / "models" / f"{name}-{precision}.onnx"
-    if made.is_file():
-        return made, None
     samples = folder / "calibration" / f"{name}.npz"
-    if precision == "int8" and samples.is_file():
-        return loaded.model_path(name), str(samples)
-    return None
+    if precision == "int8" and finds_scales_itself(loaded.config.engine, device):
+        return (loaded.model_path(name), str(samples)) if samples.is_file() else None
+    return (made, None) if made.is_file() else None
 
 
 def _tradeoff(loaded: LoadedConfiguration) -> Path:

@@ -143,7 +143,10 @@ class _Runs:
         known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else None
         if fresh or known != wanted:
             if known is not None and not fresh:
-                raise RecordError(f"{folder}: holds an experiment of something else: --fresh, or give another --out")
+                other = ", ".join(sorted(name for name in wanted if known.get(name) != wanted[name]))
+                raise RecordError(
+                    f"{folder}: holds an experiment of something else ({other} differ): --fresh, or another --out"
+                )
             for path in folder.glob("*.json"):
                 path.unlink()
             write_atomic(kept, json.dumps(wanted, indent=1))

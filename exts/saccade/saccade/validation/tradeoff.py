@@ -44,6 +44,7 @@ from saccade.validation.tradeoff_models import (
     CandidateModel,
     calibration_samples,
     engine_config,
+    finds_scales_itself,
     model_for,
     sized_model,
     source_model,
@@ -196,7 +197,7 @@ def _prepare(sweep: Sweep, over: Callable[[], bool], *, retry: bool) -> bool:
                 candidate,
                 sweep.folder / "models",
                 calibration=lambda c=candidate: _calibration(sweep, c),  # type: ignore[misc]
-                calibrator=_calibrates(sweep),
+                calibrator=finds_scales_itself(sweep.config.engine, sweep.device),
                 say=sweep.say,
             )
             _open_once(sweep, candidate, model)
@@ -212,19 +213,6 @@ def _prepare(sweep: Sweep, over: Callable[[], bool], *, retry: bool) -> bool:
             entry = {"sha256": model.sha256, "bytes": model.bytes, "build_s": model.build_s, "facts": model.facts}
             sweep.journal.append({"kind": "built", "candidate": candidate.key, **entry})
     return True
-
-
-def _calibrates(sweep: Sweep) -> bool:
-    """Tells whether TensorRT finds int8 scales itself here, as the releases do that do not finish with Q/DQ graphs."""
-    if sweep.device == "cpu" or sweep.config.engine.backend == "onnxruntime":
-        return False
-    try:
-        import tensorrt
-    except (ImportError, OSError):
-        return False
-    from saccade.engines.versions import int8_route
-
-    return int8_route(tensorrt.__version__) == "calibrator"
 
 
 class CalibrationOverlap(ConfigurationError):

@@ -303,6 +303,10 @@ def _fill(arrays: dict[str, wp.array], inputs: SceneInputs, rows: np.ndarray) ->
         target = arrays[name]
         data = values[rows].astype(wp.dtype_to_numpy(target.dtype), copy=False)
         target.assign(data)
+    device = next(iter(arrays.values())).device
+    if device.is_cuda:
+        # The upload is no part of what is timed.
+        wp.synchronize_stream(device.stream)
 
 
 def _count(confusion: np.ndarray, logits: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> None:

@@ -69,6 +69,19 @@ def source_model(loaded: LoadedConfiguration, name: str) -> Path:
     return beside if max(loaded.config.tradeoff.batches) > 1 and beside.is_file() else path
 
 
+def finds_scales_itself(config: EngineConfig, device: str) -> bool:
+    """Tells whether TensorRT finds int8 scales itself here: releases before 10 do not finish with Q/DQ graphs."""
+    if device == "cpu" or config.backend == "onnxruntime":
+        return False
+    try:
+        import tensorrt
+    except (ImportError, OSError):
+        return False
+    from saccade.engines.versions import int8_route
+
+    return int8_route(tensorrt.__version__) == "calibrator"
+
+
 def engine_config(config: EngineConfig, candidate: Candidate, model: CandidateModel) -> EngineConfig:
     """Returns how a candidate is run: TensorRT has to be told the precision that the graph has."""
     precision = {"fp32": "fp32", "fp16": "fp16"}.get(candidate.precision, "int8")
