@@ -122,7 +122,7 @@ def adaptive_plot(result: Mapping[str, Any], *, standalone: bool = False) -> str
     ]
     entries.append(("ring", "#93a0ab", f"fixed {TITLES.get(result['precisions'][0], '')}"))
     entries.append(("box", "#f6dfb0", "load"))
-    marks, _ = svg.legend(entries, x=250.0, y=18.0, width=WIDTH - 270.0)
+    marks, _ = svg.legend(entries, x=330.0, y=18.0, width=WIDTH - 350.0)
     parts = [*([STANDALONE] if standalone else []), *panel.parts, *below.parts, *marks]
     return svg.document(WIDTH, HEIGHT, parts, description="latency, precision and load over time")
 
