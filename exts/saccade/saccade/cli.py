@@ -23,6 +23,7 @@ from saccade.cli_config import app as config_app
 from saccade.cli_engine import app as engine_app
 from saccade.cli_node import node
 from saccade.cli_options import (
+    Architecture,
     ConfigurationArgument,
     ControllerOption,
     Device,
@@ -194,6 +195,9 @@ def train(
     poses: Annotated[int | None, typer.Option("--poses", min=1, metavar="N", help="Samples per layout.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, metavar="N", help="Passes over the data.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, order and augmentation.")] = 0,
+    architecture: Annotated[
+        Architecture, typer.Option("--architecture", help="What the network is built from.")
+    ] = Architecture.separable,
     device: Annotated[Device, typer.Option("--device", help="Where it trains.")] = Device.auto,
     cache: Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Where rendered data is kept.")] = None,
     time_limit: Annotated[
@@ -224,6 +228,7 @@ def train(
         device=device.value,
         cache=cache,
         time_limit_minutes=time_limit,
+        architecture=architecture.value,
         **amounts,
     )
     for goal in result.goals:

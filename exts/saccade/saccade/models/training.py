@@ -27,7 +27,13 @@ from saccade.frame import CLASS_COUNT, CLASSES
 from saccade.models import augmentation, dataset, scores
 from saccade.models.card import goals_met, write_card
 from saccade.models.export import OPSET, export_network
-from saccade.models.networks import count_multiply_adds, count_parameters, exclude_absent_classes, network_from_kind
+from saccade.models.networks import (
+    ARCHITECTURES,
+    count_multiply_adds,
+    count_parameters,
+    exclude_absent_classes,
+    network_from_kind,
+)
 from saccade.models.progress import Report, console_report, silent
 
 Kind = Literal["camera", "lidar"]
@@ -76,6 +82,7 @@ def train(
     device: str = "auto",
     cache: Path | None = None,
     time_limit_minutes: float = 40.0,
+    architecture: str = "separable",
     note: str = "",
     progress: bool = True,
 ) -> TrainingResult:
@@ -93,6 +100,7 @@ def train(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         cache: Folder of a rendered dataset, or where datasets are kept; ``None`` = the user's cache folder.
         time_limit_minutes: Wall time for rendering and training together [min]; the learning rate ends in time.
+        architecture: What the network is built from, one of :data:`saccade.models.networks.ARCHITECTURES`.
         note: A sentence for the card.
         progress: Draw progress bars on stderr.
 
@@ -110,7 +118,7 @@ def train(
         data = dataset.ensure_dataset(kind, cache=cache, data_seed=data_seed, scenes=scenes, poses=poses, report=report)
         rendered = time.monotonic()
         parts = {part: tensors_from(dataset.load_part(data, kind, part), place) for part in dataset.PARTS}
-        network = network_from_kind_seeded(kind, seed).to(place)
+        network = network_from_kind_seeded(kind, seed, architecture=architecture).to(place)
         # Scoring and export take their share of the time, too.
         limit = max(30.0, time_limit_minutes * 60 - (rendered - began) - 60)
         run = Run(kind, network, parts, place, seed=seed, limit=limit)
@@ -120,7 +128,7 @@ def train(
     minutes = {"render": (rendered - began) / 60, "train": (trained - rendered) / 60}
     card = run.card(data, curves, minutes, note=note, data_seed=data_seed)
     output = Path(output)
-    metadata = {"kind": kind, "data_seed": str(data_seed), "seed": str(seed)}
+    metadata = {"kind": kind, "data_seed": str(data_seed), "seed": str(seed), "architecture": architecture}
     # Exports first: a card never describes files that are not there.
     model = export_network(run.average, output / f"{kind}.onnx", metadata=metadata)
     dynamic = export_network(run.average, output / f"{kind}_dynamic.onnx", dynamic_batch=True, metadata=metadata)
@@ -144,10 +152,10 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def network_from_kind_seeded(kind: str, seed: int) -> nn.Module:
+def network_from_kind_seeded(kind: str, seed: int, *, architecture: str = "separable") -> nn.Module:
     """Returns a new network whose weights depend on ``seed`` alone."""
     torch.manual_seed(seed)
-    return network_from_kind(kind)
+    return network_from_kind(kind, architecture=architecture)
 
 
 def tensors_from(arrays: dict[str, np.ndarray], place: torch.device) -> augmentation.Tensors:
@@ -456,6 +464,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--time-limit", type=float, default=40.0, help="minutes for rendering and training together")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     parser.add_argument("--note", default="")
     options = vars(parser.parse_args(arguments))
     options["time_limit_minutes"] = options.pop("time_limit")
