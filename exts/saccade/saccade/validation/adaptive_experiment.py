@@ -349,7 +349,7 @@ def _result(
         "note": note,
         "configuration": loaded.name,
         "device": plan["device"],
-        "host": host_facts(),
+        "host": {name: value for name, value in host_facts().items() if name != "python"},
         "versions": package_versions(),
         **commit(),
         "frames": plan["frames"],

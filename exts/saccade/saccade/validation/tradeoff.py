@@ -412,7 +412,7 @@ def _result(sweep: Sweep, *, complete: bool, note: str | None) -> dict[str, Any]
         "note": note,
         "configuration": sweep.loaded.name,
         "device": sweep.device,
-        "host": host_facts(),
+        "host": {name: value for name, value in host_facts().items() if name != "python"},
         "versions": package_versions(),
         **commit(),
         "load_average": {"min": min(loads), "max": max(loads)} if loads else None,

@@ -137,18 +137,32 @@ def model_for(
         say(f"{candidate.key}: making its network")
         started = time.perf_counter()
         given = sized_model(source, candidate, folder)
-        made = compress(given, recipe, calibration=samples.samples, out=target, say=say)
+        facts = _compressed(given, recipe, samples.samples, target, say)
         took = time.perf_counter() - started
-        facts = {
-            "parameters": made.parameters,
-            "multiply_adds": made.multiply_adds,
-            "calibration": made.calibration,
-            "kept_float": made.kept_float,
-        }
-        manifest = {"origin": origin, "build_s": took, "sha256": made.hash, "facts": facts}
+        manifest = {"origin": origin, "build_s": took, "sha256": _sha256(target), "facts": facts}
         write_atomic(target.with_suffix(".made.json"), json.dumps(manifest, indent=1) + "\n")
         found = _model(target, took, facts)
     return dataclasses.replace(found, calibration=samples.path) if float_graph else found
+
+
+def _compressed(source: Path, recipe: Recipe, samples: Samples, target: Path, say: Say) -> dict[str, Any]:
+    """Writes the compressed network and returns what is to be told about it."""
+    try:
+        made = compress(source, recipe, calibration=samples, out=target, say=say)
+    except ModelError as error:
+        if recipe.precision != "fp16" or recipe.prune != "none" or "cost cannot be counted" not in str(error):
+            raise
+        # A half graph whose batch is open hides its sizes from ONNX's inference: it is made without its cost.
+        from saccade.precision.fp16 import half_from_float
+
+        write_atomic(target, half_from_float(loaded_graph(source), say=say).SerializeToString())
+        return {"multiply_adds": None, "reason": str(error)}
+    return {
+        "parameters": made.parameters,
+        "multiply_adds": made.multiply_adds,
+        "calibration": made.calibration,
+        "kept_float": made.kept_float,
+    }
 
 
 def calibration_samples(
