@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from saccade import __version__
+from saccade.cli_adaptive import EPILOG as ADAPTIVE_EPILOG
+from saccade.cli_adaptive import adaptive
 from saccade.cli_compress import EXAMPLES as COMPRESS_EXAMPLES
 from saccade.cli_compress import compress
 from saccade.cli_config import app as config_app
@@ -40,6 +40,9 @@ from saccade.cli_options import (
     interruptible,
     ros2_overrides,
 )
+from saccade.cli_output import stdout_kept_clean
+from saccade.cli_tradeoff import EPILOG as TRADEOFF_EPILOG
+from saccade.cli_tradeoff import tradeoff
 from saccade.errors import SaccadeError
 
 if TYPE_CHECKING:
@@ -73,6 +76,8 @@ app.command(
     "- `saccade node mine.onnx --topic /depth/image --depth-max 5 --frames 100 --json`\n\n"
     "- `saccade node mine.onnx --bag drive.mcap --topic /front/image --bag-rate 0` runs on a recording"
 )(node)
+app.command(epilog=TRADEOFF_EPILOG)(tradeoff)
+app.command(epilog=ADAPTIVE_EPILOG)(adaptive)
 
 
 def _version(value: bool) -> None:
@@ -132,7 +137,7 @@ def validate(
         device=device.value if device else None,
     )
     loaded.check_files()
-    with _stdout_kept_clean(True):
+    with stdout_kept_clean(True):
         summary = _run(loaded, out, quiet=as_json)
     directory = Path(summary["directory"])
     _show_outcome(summary, directory, as_json=as_json)
@@ -299,7 +304,7 @@ def bench(
     progress = Progress(sys.stderr)
     # Whoever ends it from outside, such as a time limit, gets what was measured until then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _stdout_kept_clean(as_json), contextlib.closing(progress):
+    with stdout_kept_clean(as_json), contextlib.closing(progress):
         result = measure(loaded, frames=frames, quick=quick, only=only or (), time_limit_s=time_limit, say=progress)
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
@@ -414,23 +419,6 @@ def _stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-@contextlib.contextmanager
-def _stdout_kept_clean(wanted: bool) -> Iterator[None]:
-    """Sends what libraries print, also from C, to stderr: stdout is for the outcome and nothing else."""
-    if not wanted:
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _open(path: Path) -> None:

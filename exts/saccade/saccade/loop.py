@@ -40,6 +40,14 @@ class Scorer(Protocol):
         ...
 
 
+class AdaptiveFields(Protocol):
+    """What is recorded of adaptive precision: see :mod:`saccade.validation.adaptive`."""
+
+    def record_fields(self) -> dict[str, Any]:
+        """Returns ``adaptive`` of the records of the decision that was just made."""
+        ...
+
+
 Observer = Callable[["Tick"], None]
 """Called after each decision, outside the latency that is measured: samples, progress, raw recording."""
 
@@ -92,6 +100,7 @@ class PerceptionLoop:
             simulator must be able to (``reset``).
         stages: Users' own work on the GPU as part of every frame.
         execution: How frames become results; ``None`` takes what fits where sensors and engines are.
+        adaptive: Says which precision made a decision, where that changes during the run.
     """
 
     def __init__(
@@ -109,6 +118,7 @@ class PerceptionLoop:
         reset: Callable[[SimState], bool] = lambda state: False,
         stages: Sequence[FrameStage] = (),
         execution: Execution | None = None,
+        adaptive: AdaptiveFields | None = None,
     ) -> None:
         self._config = config
         self._simulator = simulator
@@ -123,6 +133,7 @@ class PerceptionLoop:
         self._publishers = publishers
         self._stop = stop
         self._reset = reset
+        self._adaptive = adaptive
         self._index = 0
         self._unapplied: deque[tuple[int, list[dict[str, Any]]]] = deque()
         self._contacts: list[dict[str, Any]] = []
@@ -187,6 +198,10 @@ class PerceptionLoop:
             self._record(index, phase, state, frame, results[frame.sensor], truth, command)
             for frame, truth in zip(frames, truths, strict=True)
         ]
+        if self._adaptive is not None:
+            fields = self._adaptive.record_fields()
+            for record in records:
+                record["adaptive"] = fields
         records[0]["contacts"] = self._contacts
         self._contacts = []
         for observer in self._observers:

@@ -50,6 +50,7 @@ class Network:
         engine: How to run it.
         device: Warp device of the sensors' buffers; an engine for it is taken where there is one.
         say: Told why an engine is built, and how far it is.
+        opener: What opens the engine instead of :func:`saccade.engines.selection.engine_from_onnx`.
 
     Raises:
         ModelError: The file cannot be used, or its inputs and outputs are not those configured.
@@ -65,6 +66,7 @@ class Network:
         engine: EngineConfig,
         device: str = "cpu",
         say: Callable[[str], None] = lambda _: None,
+        opener: Callable[..., Engine] | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -78,7 +80,8 @@ class Network:
         for tensor, source in config.inputs.items():
             fixed = not isinstance(source, ImageInput) or source.size is not None
             (shapes if fixed else defaults)[tensor] = _shape(source, sensors)
-        self.engine: Engine = engine_from_onnx(path, engine, device=device, shapes=shapes, defaults=defaults, say=say)
+        opened = opener or engine_from_onnx
+        self.engine: Engine = opened(path, engine, device=device, shapes=shapes, defaults=defaults, say=say)
         self._path = path
         self._check_inputs()
         self._inputs = {spec.name: _array(spec, self.engine.device) for spec in self.engine.inputs}

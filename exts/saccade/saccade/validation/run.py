@@ -35,6 +35,7 @@ from saccade.telemetry.recorder import (
 )
 from saccade.telemetry.taps import Taps
 from saccade.validation.accuracy_budgets import judged_budgets
+from saccade.validation.adaptive import AdaptiveControl
 from saccade.validation.progress import RunProgress
 from saccade.validation.samples import SampleKeeper
 from saccade.validation.scorer import LabelScorer
@@ -202,16 +203,24 @@ class _Session:
         self.taps: Taps = {}
         """What leaves the GPU beside the results, by name: bytes and count so far."""
         self.sampler: GpuSampler | None = None
+        self.adaptive: AdaptiveControl | None = None
 
     def open(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> None:
         config = loaded.config
         device = device_for(config)
+        options: dict[str, Any] = {}
+        if config.engine.adaptive is not None and config.networks:
+            self.adaptive = AdaptiveControl(loaded, device=device)
         for name, network in config.networks.items():
             say(f"loading network {name}")
             path = loaded.model_path(name)
+            if self.adaptive is not None:
+                options["opener"] = self.adaptive.opener(name)
             self.networks[name] = Network(
-                name, network, path, sensors=config.sensors, engine=config.engine, device=device, say=say
+                name, network, path, sensors=config.sensors, engine=config.engine, device=device, say=say, **options
             )
+        if self.adaptive is not None:
+            self.adaptive.attach(self.networks)
         self.simulator = simulator_for(loaded, say)
         replay = config.simulator.backend == "replay"
         self.state = self.simulator.open(config.scene if replay else loaded.scene_path())
@@ -259,6 +268,8 @@ class _Session:
             facts["execution"]["physics"] = simulator.get("physics")
             taps = {name: tap() for name, tap in self.taps.items()}
             facts["residency"]["taps"] = {name: tap for name, tap in taps.items() if tap["count"]}
+        if self.adaptive is not None and self.adaptive.policy is not None:
+            facts["adaptive"] = self.adaptive.facts()
         if self.sampler is not None:
             facts.update(gpu=self.sampler.facts(), gpu_series=self.sampler.series, profile=profile_facts())
         return facts
@@ -285,7 +296,8 @@ def _run(
 ) -> Outcome:
     simulator = session.simulator
     assert simulator is not None
-    observers: list[Observer] = [keeper, progress]
+    adaptive = session.adaptive
+    observers: list[Observer] = [*([adaptive] if adaptive is not None else ()), keeper, progress]
     thresholds = {name: network.config.decoder.hazard_threshold for name, network in session.networks.items()}
     controller: Controller = ReflexController(
         config.controller, hazard_thresholds=thresholds, route=getattr(simulator, "route", ())
@@ -344,13 +356,14 @@ def _run(
         stop=stop,
         reset=bridge.reset if bridge is not None else lambda state: False,
         execution=execution,
+        adaptive=adaptive,
     )
     clear_profile()
     session.sampler = GpuSampler(_ordinal(simulator.device))
     interrupt.running = True
     outcome = None
     try:
-        with session.sampler:
+        with session.sampler, adaptive.monitor if adaptive is not None else contextlib.nullcontext():
             if bridge is not None:
                 bridge.wait_for_controller(say=say, stopped=lambda: interrupt.requested)
             outcome = loop.run(session.state)
