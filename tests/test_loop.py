@@ -10,7 +10,7 @@ from tests.scripted_simulator import ScriptedSimulator
 
 from saccade.config import RunConfig
 from saccade.controller import ReflexController
-from saccade.frame import STAGES
+from saccade.frame import STAGES, now_ns
 from saccade.loop import PerceptionLoop
 from saccade.network import Network
 from saccade.simulators.base import Simulator
@@ -49,7 +49,7 @@ def configuration(*, camera_rate=10.0, lidar_rate=10.0, frames=10, warmup=2, dec
     )
 
 
-def run(folder, config, simulator=None, *, sink=None, observers=(), stop=lambda: None, **network):
+def run(folder, config, simulator=None, *, sink=None, observers=(), publishers=(), stop=lambda: None, **network):
     camera_network(folder / "camera.onnx", **network)
     lidar_network(folder / "lidar.onnx")
     networks = {
@@ -66,6 +66,7 @@ def run(folder, config, simulator=None, *, sink=None, observers=(), stop=lambda:
         sink=sink,
         scorer=LabelScorer(),
         observers=observers,
+        publishers=publishers,
         stop=stop,
     )
     return loop.run(simulator.open("none")), sink, simulator
@@ -275,3 +276,77 @@ def test_a_simulator_that_does_not_act_keeps_no_record_waiting(tmp_path):
 
     run(tmp_path, config, simulator, sink=sink, observers=[observe])
     assert set(waiting) == {0}
+
+
+def test_reset_between_frames(tmp_path):
+    """The simulator starts again when the loop is told so, the controller forgets, and no record is lost or doubled."""
+    config = configuration(frames=20, warmup=0)
+    forgotten = []
+
+    class Starting(ScriptedSimulator):
+        def reset(self):
+            self.pending.clear()
+            return self.state
+
+    class Forgetful(ReflexController):
+        def reset(self):
+            forgotten.append(True)
+            super().reset()
+
+    camera_network(tmp_path / "camera.onnx")
+    lidar_network(tmp_path / "lidar.onnx")
+    networks = {
+        name: Network(name, entry, tmp_path / entry.model, sensors=config.sensors, engine=config.engine)
+        for name, entry in config.networks.items()
+    }
+    simulator = Starting(config)
+    sink = Sink()
+    loop = PerceptionLoop(
+        config,
+        simulator=simulator,
+        networks=networks,
+        controller=Forgetful(config.controller),
+        sink=sink,
+        scorer=LabelScorer(),
+        reset=lambda state: state.step == 22,
+    )
+    outcome = loop.run(simulator.open("none"))
+    assert (outcome.reason, outcome.ticks, forgotten) == ("completed", 20, [True])
+    assert [record["index"] for record in sink] == list(range(40))
+    assert [record["sequence"] for record in sink[::2]] == list(range(20))
+
+
+def test_published_is_stamped_by_an_observer(tmp_path):
+    """What an observer stamps as published is in the record, after the decision."""
+
+    def publish(tick):
+        for frame in tick.frames:
+            frame.stamps.published = now_ns()
+
+    _, records, _ = run(tmp_path, configuration(), observers=[publish])
+    for record in records:
+        assert record["stamps"]["published"] >= record["stamps"]["decided"]
+
+
+def test_published_before_the_truth_is_taken(tmp_path):
+    """Publishers come before the truth, which takes its time; observers come after it, and see the same decision."""
+    order = []
+
+    class Telling(ScriptedSimulator):
+        def ground_truth(self, frame):
+            order.append("truth")
+            return super().ground_truth(frame)
+
+    def publish(tick):
+        assert tick.truths == []
+        tick.frames[0].stamps.published = now_ns()
+        order.append("published")
+
+    def observe(tick):
+        assert len(tick.truths) == len(tick.frames) == 2
+        order.append("observed")
+
+    config = configuration(frames=3, warmup=0)
+    _, records, _ = run(tmp_path, config, Telling(config), observers=[observe], publishers=[publish])
+    assert order == ["published", "truth", "truth", "observed"] * 3
+    assert [record["stamps"]["published"] is not None for record in records] == [True, False] * 3

@@ -85,3 +85,12 @@ class Simulator(Protocol):
     def close(self) -> None:
         """Frees what was opened; safe to call twice."""
         ...
+
+
+@runtime_checkable
+class Resettable(Protocol):
+    """A simulator that can start again in mid-run."""
+
+    def reset(self) -> SimState:
+        """Puts everything back to the start while the clock, and the sensors' numbers, run on; returns the state."""
+        ...
