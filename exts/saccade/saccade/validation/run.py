@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import inspect
 import shutil
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +15,7 @@ from saccade.configuration import LoadedConfiguration
 from saccade.controller import Controller, ReflexController
 from saccade.errors import ConfigurationError, DependencyError, EngineError, RecordError, SaccadeError
 from saccade.execution import Execution, execution_for
-from saccade.loop import Observer, Outcome, PerceptionLoop
+from saccade.loop import Observer, Outcome, PerceptionLoop, RecordSink
 from saccade.network import Network
 from saccade.simulators.base import Simulator
 from saccade.telemetry.gpu import GpuSampler
@@ -27,52 +24,24 @@ from saccade.telemetry.profiled import clear_profile, profile_facts
 from saccade.telemetry.recorder import (
     Recorder,
     latest_directory,
-    point_latest,
     read_frames,
+    restore_latest,
     run_directory,
     write_atomic,
 )
 from saccade.telemetry.taps import Taps
+from saccade.validation.interrupt import Interrupt, signals_to
 from saccade.validation.progress import RunProgress
 from saccade.validation.samples import SampleKeeper
 from saccade.validation.scorer import LabelScorer
 from saccade.validation.summary import finish_run, summarise
 from saccade.validation.verdict import EXIT_STATUS
+from saccade.validation.watch import APPLICATION, WORK, Watch, WatchedSink, saying
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from saccade.bridge.session import BridgeSession
-
-
-class Interrupt:
-    """Turns the first Ctrl-C (or SIGTERM) into an orderly end and the second into an immediate one."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.running = False
-        self.raised = False
-        """Whether an exception was raised; what loads at that moment may have turned it into one of its own."""
-
-    def __call__(self, number: int, frame: Any) -> None:
-        """Handles the signal."""
-        at_once = self.requested or not self.running
-        self.requested = True
-        if at_once:
-            self.raised = True
-            raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Puts the first signal off until the block has ended: what it makes is never left without an owner."""
-        self.running = True
-        try:
-            yield
-        finally:
-            self.running = False
-        if self.requested:
-            self.raised = True
-            raise KeyboardInterrupt
 
 
 def validate(
@@ -91,15 +60,65 @@ def validate(
     Raises:
         SaccadeError: Something that the configuration names cannot be used; nothing of the run is left behind.
     """
+    interrupt = Interrupt()
+    turns = validation_turns(loaded, out=out, console=console, interrupt=interrupt)
+    raised: BaseException | None = None
+    with signals_to(interrupt):
+        while True:
+            try:
+                if raised is None:
+                    next(turns)
+                else:
+                    error, raised = raised, None
+                    turns.throw(error)
+            except StopIteration as end:
+                return end.value
+            except KeyboardInterrupt as error:
+                if inspect.getgeneratorstate(turns) == inspect.GEN_CLOSED:
+                    raise
+                # The signal came between two turns: the run ends as if it had come within one.
+                raised = error
+
+
+def validation_turns(
+    loaded: LoadedConfiguration,
+    *,
+    out: Path = Path("runs"),
+    console: Console | None = None,
+    interrupt: Interrupt | None = None,
+    watch: Watch | None = None,
+) -> Generator[str, float | None, dict[str, Any]]:
+    """Does what :func:`validate` does turn by turn, for an application that must not be held up.
+
+    Each turn ends by saying what the next one is: :data:`WORK` may take minutes and can be done by any thread, one
+    turn at a time; all others belong to the application's thread. :data:`~saccade.loop.STAND` and
+    :data:`~saccade.loop.UPDATE` are the loop's: see :meth:`~saccade.loop.PerceptionLoop.steps`. The first turn is work.
+    The generator is run to its end; to end it early, ask ``interrupt``.
+
+    Args:
+        loaded: As for :func:`validate`.
+        out: As for :func:`validate`.
+        console: As for :func:`validate`.
+        interrupt: Its ``requested`` ends the run in order.
+        watch: Looks on.
+
+    Returns:
+        As :func:`validate`, as the generator's value.
+
+    Raises:
+        SaccadeError: As :func:`validate`.
+        KeyboardInterrupt: It was interrupted before there was anything to judge.
+    """
     config = loaded.config
+    interrupt = interrupt or Interrupt()
     before = latest_directory(out)
     directory = run_directory(out, config.run.name or loaded.name)
-    interrupt = Interrupt()
     document = _document(loaded, directory)
     progress = RunProgress(console, config)
-    with _signals(interrupt), progress:
+    say = saying(progress, watch, interrupt)
+    with progress:
         recorder: Recorder | None = None
-        session = _Session()
+        session = RunSession(watch)
         outcome = Outcome(reason="interrupted", message="stopped before the first frame")
         keeper: SampleKeeper | None = None
         summary: dict[str, Any] | None = None
@@ -107,7 +126,7 @@ def validate(
             write_atomic(directory / "run.json", _json({**document, "state": "running"}))
             with interrupt.held():
                 recorder = Recorder(directory, _header(config, directory.name), flush_ms=config.record.flush_ms)
-            session.open(loaded, progress.say)
+            yield from session.opening(loaded, say)
             document.update(session.facts())
             write_atomic(directory / "run.json", _json({**document, "state": "running"}))
             keeper = SampleKeeper(
@@ -116,7 +135,7 @@ def validate(
                 frames=config.run.frames,
                 networks=session.networks,
             )
-            outcome = _run(config, session, recorder, directory, keeper, progress, interrupt, progress.say)
+            outcome = yield from _run(config, session, recorder, directory, keeper, progress, interrupt, say)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or interrupt.raised:
                 if session.state is not None:
@@ -127,7 +146,7 @@ def validate(
                 if recorder is not None:
                     recorder.close("error", "the run could not start", 0.0, 0.0)
                 shutil.rmtree(directory, ignore_errors=True)
-                _restore_latest(out, before)
+                restore_latest(out, before)
                 raise
             else:
                 outcome.reason, outcome.message = "error", f"{type(error).__name__}: {error}"
@@ -135,25 +154,32 @@ def validate(
         finally:
             # Judging and the report take a second or two: the first Ctrl-C does not take the verdict away.
             interrupt.running = True
+            # After the run: the floor plan with what moved, engines' final counters.
+            facts = session.facts() if directory.exists() and recorder is not None else {}
+            yield WORK
             if recorder is not None:
                 recorder.close(outcome.reason, outcome.message, outcome.wall_s, outcome.simulated_s)
             if directory.exists() and recorder is not None:
-                progress.say("judging the record")
+                say("judging the record")
                 document["finished"] = _now()
-                # After the run: the floor plan with what moved, engines' final counters.
-                document.update(session.facts())
+                document.update(facts)
                 document["recorder"] = recorder.facts()
+                if outcome.pauses:
+                    document["pauses"] = [{"after_tick": tick, "wall_s": wall_s} for tick, wall_s in outcome.pauses]
                 summary = _judged(directory, config, document)
                 if session.bridge is not None:
                     session.bridge.verdict(summary)
+            session.leave_ros()
+            yield APPLICATION
             session.close()
         if recorder is None:  # stopped before there was anything to judge
             shutil.rmtree(directory, ignore_errors=True)
-            _restore_latest(out, before)
+            restore_latest(out, before)
             raise KeyboardInterrupt
         if summary is None:
             raise RecordError(f"{directory}: the folder was removed during the run, and its record with it")
-        progress.say("writing the report")
+        yield WORK
+        say("writing the report")
         summary = _with_report(directory, keeper, summary)
     return {**summary, "directory": str(directory)}
 
@@ -180,10 +206,10 @@ def _with_report(directory: Path, keeper: SampleKeeper | None, summary: dict[str
     return summary
 
 
-class _Session:
+class RunSession:
     """What is open during a run."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch | None = None) -> None:
         self.networks: dict[str, Network] = {}
         self.simulator: Simulator | None = None
         self.state: Any = None
@@ -192,8 +218,10 @@ class _Session:
         self.taps: Taps = {}
         """What leaves the GPU beside the results, by name: bytes and count so far."""
         self.sampler: GpuSampler | None = None
+        self.watch = watch
 
-    def open(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> None:
+    def opening(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> Generator[str, float | None, None]:
+        """Opens networks, simulator and the ROS 2 bridge; the turns are those of :func:`validation_turns`."""
         from saccade.kernels.setup import prepare_warp
 
         # Before the first array: it says where compiled kernels are kept.
@@ -206,18 +234,31 @@ class _Session:
             self.networks[name] = Network(
                 name, network, path, sensors=config.sensors, engine=config.engine, device=device, say=say
             )
+            self._opened()
+        yield APPLICATION
         self.simulator = simulator_for(loaded, say)
         replay = config.simulator.backend == "replay"
-        self.state = self.simulator.open(config.scene if replay else loaded.scene_path())
+        scene = config.scene if replay else loaded.scene_path()
+        opening = getattr(self.simulator, "opening", None)
+        # A scene that an application opens takes some of its updates.
+        self.state = self.simulator.open(scene) if opening is None else (yield from opening(scene))
+        self._opened()
         if config.ros2.enabled:
             from saccade.bridge.session import BridgeSession
 
+            yield WORK
             say("joining ROS 2")
             sensors = self.simulator.facts().get("sensors", {})
             intrinsics = {name: facts["intrinsics"] for name, facts in sensors.items() if facts["kind"] == "camera"}
             self.bridge = BridgeSession(config, intrinsics=intrinsics)
+            self._opened()
+
+    def _opened(self) -> None:
+        if self.watch is not None:
+            self.watch.opened(self)
 
     def facts(self) -> dict[str, Any]:
+        """Returns what the record should say about what is open."""
         engines = {name: network.facts() for name, network in self.networks.items()}
         # A simulator that was stopped while it opened has nothing to say yet.
         simulator = self.simulator.facts() if self.simulator is not None and self.state is not None else {}
@@ -240,9 +281,14 @@ class _Session:
             facts.update(gpu=self.sampler.facts(), gpu_series=self.sampler.series, profile=profile_facts())
         return facts
 
-    def close(self) -> None:
+    def leave_ros(self) -> None:
+        """Sends what waits and leaves ROS 2; safe to call twice."""
         if self.bridge is not None:
             self.bridge.close()
+
+    def close(self) -> None:
+        """Frees everything; safe to call twice."""
+        self.leave_ros()
         for network in self.networks.values():
             network.close()
         if self.simulator is not None:
@@ -303,14 +349,14 @@ def _device(config: RunConfig) -> str:
 
 def _run(
     config: RunConfig,
-    session: _Session,
+    session: RunSession,
     recorder: Recorder,
     directory: Path,
     keeper: SampleKeeper,
     progress: Observer,
     interrupt: Interrupt,
     say: Callable[[str], None],
-) -> Outcome:
+) -> Generator[str, float | None, Outcome]:
     simulator = session.simulator
     assert simulator is not None
     observers: list[Observer] = [keeper, progress]
@@ -329,6 +375,10 @@ def _run(
         # In lockstep the simulator waits for the disk; in real time it cannot, and what is lost is counted.
         sensor_recorder = SensorRecorder(directory, block=config.simulator.pace == "lockstep")
         observers = [*observers, sensor_recorder]
+    sink: RecordSink = recorder
+    if session.watch is not None:
+        observers = [*observers, session.watch.tick]
+        sink = WatchedSink(recorder, session.watch)
     started = time.perf_counter()
 
     def stop() -> tuple[str, str] | None:
@@ -360,7 +410,7 @@ def _run(
         simulator=simulator,
         networks=session.networks,
         controller=controller,
-        sink=recorder,
+        sink=sink,
         scorer=LabelScorer(),
         observers=observers,
         stop=stop,
@@ -368,13 +418,16 @@ def _run(
     )
     clear_profile()
     session.sampler = GpuSampler(_ordinal(simulator.device))
+    session._opened()
     interrupt.running = True
     outcome = None
     try:
         with session.sampler:
             if bridge is not None:
+                yield WORK
                 bridge.wait_for_controller(say=say, stopped=lambda: interrupt.requested)
-            outcome = loop.run(session.state)
+            yield APPLICATION
+            outcome = yield from loop.steps(session.state)
         return outcome
     finally:
         interrupt.running = False
@@ -439,35 +492,3 @@ def _report(directory: Path) -> None:
     from saccade.reporting.html import write_report
 
     write_report(directory)
-
-
-def _restore_latest(out: Path, before: Path | None) -> None:
-    """Points ``latest`` back at the run before the one that could not start."""
-    if before is not None:
-        point_latest(out, before.name)
-    elif (out / "latest").is_symlink():
-        (out / "latest").unlink()
-
-
-@contextlib.contextmanager
-def _signals(interrupt: Interrupt) -> Iterator[None]:
-    """Installs the handler; signals belong to the main thread, elsewhere the caller's own handling stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    report = sys.unraisablehook
-
-    def quiet(unraisable: sys.UnraisableHookArgs) -> None:
-        # A signal can arrive in a callback that cannot raise, such as a weak reference's during an import: it is noted
-        # all the same, and the run ends at the next step.
-        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            report(unraisable)
-
-    sys.unraisablehook = quiet
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
-        for number, handler in before.items():
-            signal.signal(number, handler)
