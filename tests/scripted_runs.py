@@ -7,6 +7,7 @@ from tests.onnx_models import camera_network, lidar_network
 from tests.scripted_simulator import ScriptedSimulator
 
 from saccade.configuration import load_configuration
+from saccade.loop import UPDATE
 
 BUDGETS = {"latency_p95_ms": None, "deadline_miss_rate": None, "dropped": 0}
 
@@ -18,16 +19,32 @@ class SteppedSimulator(ScriptedSimulator):
         super().__init__(config, **arguments)
         self.updates = 0
         self.command = None
+        self.begun = False
         self.updated = None
+        self.held = []
+
+    def opening(self, scene):
+        """Takes two updates."""
+        for _ in range(2):
+            yield UPDATE
+        return self.open(scene)
 
     def begin_step(self, command):
         """Takes the command for the next update."""
-        self.command = command
+        self.command, self.begun = command, True
 
     def update(self):
-        """What the application does between two turns."""
-        self.updates += 1
-        self.updated = super().step(self.command)
+        """What the application does between two turns: a step where one was begun and time does not stand still."""
+        if self.begun and not (self.held and self.held[-1]):
+            self.updates += 1
+            self.updated = super().step(self.command)
+            self.begun = False
+
+    def step_done(self):
+        return self.updated is not None
+
+    def hold(self, on):
+        self.held.append(on)
 
     def step(self, command):
         assert self.updated is not None, "no update came between begin_step and step"

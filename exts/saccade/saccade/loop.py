@@ -14,7 +14,7 @@ from saccade.controller import Controller
 from saccade.execution import Execution, FrameStage, execution_for
 from saccade.frame import Command, Frame, GroundTruth, Result, SimState, now_ns
 from saccade.network import Network
-from saccade.simulators.base import Simulator
+from saccade.simulators.base import Simulator, SteppedSimulator
 
 WARMUP = "warmup"
 JUDGED = "judged"
@@ -145,7 +145,8 @@ class PerceptionLoop:
         Turns end with :data:`STAND` where a decision is made and recorded and nothing is under way: the one place
         where a run can stand still without a frame growing old. What is sent in is for how long it was made to stand
         [s]; a simulation that keeps up with the wall clock does not catch up with that. Where the application advances
-        the simulator (``begin_step``), they also end with :data:`UPDATE`: the next turn comes after its next update.
+        the simulator (:class:`~saccade.simulators.base.SteppedSimulator`), turns also end with :data:`UPDATE`: the next
+        one comes after the application's next update.
 
         Returns:
             How it ended, as the generator's value.
@@ -157,8 +158,8 @@ class PerceptionLoop:
         stood = 0.0
         start_sim = state.sim_time
         command: Command | None = None
-        begin_step = getattr(self._simulator, "begin_step", None)
-        realtime = config.simulator.pace == "realtime" and begin_step is None
+        stepped = self._simulator if isinstance(self._simulator, SteppedSimulator) else None
+        realtime = config.simulator.pace == "realtime" and stepped is None
         # What was loaded (USD, physics, networks) lives as long as the run: a full collection that walks through
         # all of it in mid-run would cost a frame its deadline.
         gc.collect()
@@ -182,9 +183,15 @@ class PerceptionLoop:
                     ended = self._stop()
                     if ended is not None:
                         break
-                if begin_step is not None:
-                    begin_step(command)
+                if stepped is not None:
+                    stepped.begin_step(command)
                     yield UPDATE
+                    while ended is None and not stepped.step_done():
+                        # Its user has stopped the clock: it may never go on.
+                        yield UPDATE
+                        ended = self._stop()
+                    if ended is not None:
+                        break
                 state = self._step(command)
                 if realtime:
                     state = self._catch_up(state, start_wall + stood, start_sim)

@@ -17,7 +17,7 @@ from saccade.errors import ConfigurationError, DependencyError, EngineError, Rec
 from saccade.execution import Execution, execution_for
 from saccade.loop import Observer, Outcome, PerceptionLoop, RecordSink
 from saccade.network import Network
-from saccade.simulators.base import Simulator
+from saccade.simulators.base import Simulator, SteppedSimulator
 from saccade.telemetry.gpu import GpuSampler
 from saccade.telemetry.host import host_facts, package_versions
 from saccade.telemetry.profiled import clear_profile, profile_facts
@@ -125,7 +125,7 @@ def validation_turns(
         try:
             write_atomic(directory / "run.json", _json({**document, "state": "running"}))
             with interrupt.held():
-                recorder = Recorder(directory, _header(config, directory.name), flush_ms=config.record.flush_ms)
+                recorder = Recorder(directory, header_of(config, directory.name), flush_ms=config.record.flush_ms)
             yield from session.opening(loaded, say)
             document.update(session.facts())
             write_atomic(directory / "run.json", _json({**document, "state": "running"}))
@@ -239,9 +239,10 @@ class RunSession:
         self.simulator = simulator_for(loaded, say)
         replay = config.simulator.backend == "replay"
         scene = config.scene if replay else loaded.scene_path()
-        opening = getattr(self.simulator, "opening", None)
-        # A scene that an application opens takes some of its updates.
-        self.state = self.simulator.open(scene) if opening is None else (yield from opening(scene))
+        if isinstance(self.simulator, SteppedSimulator):
+            self.state = yield from self.simulator.opening(scene)
+        else:
+            self.state = self.simulator.open(scene)
         self._opened()
         if config.ros2.enabled:
             from saccade.bridge.session import BridgeSession
@@ -440,7 +441,8 @@ def _ordinal(device: str) -> int:
     return int(device.partition(":")[2] or 0)
 
 
-def _header(config: RunConfig, name: str) -> dict[str, Any]:
+def header_of(config: RunConfig, name: str) -> dict[str, Any]:
+    """Returns the first line of the record of the run ``name``."""
     return {
         "kind": "header",
         "schema": 1,
