@@ -228,6 +228,7 @@ def test_the_verdict_so_far_is_of_the_runs_own_records(tmp_path, monkeypatch, pa
             panel.update()
             if panel.view().verdict:
                 break
+            time.sleep(0.001)
         view = panel.view()
         assert (view.verdict, view.verdict_final, panel.state) == (wanted, False, "running"), view.reasons
         rows = {row.name: row.state for row in view.budgets}

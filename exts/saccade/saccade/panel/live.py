@@ -125,9 +125,9 @@ class LiveRun:
             self._records.clear()  # nobody reads them any more
             return
         found = figures_so_far(self._config, self._records)
-        self._judge_cost = time.perf_counter() - now
-        self._judge_next = now + max(JUDGE_PERIOD_S, self._judge_cost / JUDGE_SHARE)
         if found:
+            self._judge_cost = time.perf_counter() - now
+            self._judge_next = now + max(JUDGE_PERIOD_S, self._judge_cost / JUDGE_SHARE)
             with self.lock:
                 self.figures = found
                 self.news += 1
