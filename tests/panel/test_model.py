@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.end_to_end import make_folder
 from tests.scripted_runs import SteppedSimulator, loaded_for, use
 
+from saccade.panel import live
 from saccade.panel.model import Panel
 from saccade.panel.view import TRANSITIONS
 
@@ -235,6 +236,53 @@ def test_the_verdict_so_far_is_of_the_runs_own_records(tmp_path, monkeypatch, pa
         assert rows["deadline_miss_rate"] == ("missed" if limit else "met")
         panel.stop()
         updates(panel, simulators)
+
+
+def test_the_verdict_so_far_moves_on(tmp_path, monkeypatch, panels):
+    """It is of more and more decisions; one slow judgement, as the first is that loads SciPy, does not end that."""
+    monkeypatch.setattr(live, "JUDGE_PERIOD_S", 0.0)
+    monkeypatch.setattr(live, "JUDGE_SHARE", 1.0)
+    slow = [0.1, 0.0, 0.1, 0.0]
+    figures = live.figures_so_far
+
+    def sometimes_slow(*arguments):
+        time.sleep(slow.pop() if slow else 0.0)
+        return figures(*arguments)
+
+    monkeypatch.setattr(live, "figures_so_far", sometimes_slow)
+    panel, simulators = panel_for(tmp_path, monkeypatch, kind=SteppedSimulator, application=lambda: None, frames=40)
+    panels.append(panel)
+    panel.start()
+    judged = set()
+    for _ in range(4000):
+        for simulator in simulators:
+            simulator.update()
+        panel.update()
+        judged.add(panel.view().judged)
+        if panel.state == "done":
+            break
+        time.sleep(0.001)
+    assert len(judged) > 20 and max(judged) == 40
+
+
+def test_a_verdict_that_takes_too_long_stands_still_and_its_records_are_let_go(tmp_path, monkeypatch, panels):
+    monkeypatch.setattr(live, "JUDGE_PERIOD_S", 0.0)
+    monkeypatch.setattr(live, "JUDGE_SHARE", 1.0)
+    monkeypatch.setattr(live, "JUDGE_LIMIT_S", -1.0)
+    panel, simulators = panel_for(tmp_path, monkeypatch, kind=SteppedSimulator, application=lambda: None, frames=40)
+    panels.append(panel)
+    panel.start()
+    for _ in range(4000):
+        for simulator in simulators:
+            simulator.update()
+        panel.update()
+        if panel.state == "running" and panel.view().decisions > 30:
+            break
+        time.sleep(0.001)
+    view = panel.view()
+    assert 0 < view.judged < 10 and not panel._live._records
+    updates(panel, simulators)
+    assert panel.view().judged == 40, "the final one is of all"
 
 
 def test_save_report_copies_it_and_nothing_half(tmp_path, monkeypatch, panels):

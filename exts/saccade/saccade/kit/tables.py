@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from omni import ui
 
 from saccade.panel.view import View
-from saccade.panel.wording import budget_text, gpu_text, percentile_text, sensor_text
+from saccade.panel.wording import budget_text, sensor_text, verdict_text
 
 RED, AMBER, GREEN, GREY = 0xFF5A5AE8, 0xFF3EA3E0, 0xFF59BF6B, 0xFF9A9A9A
 """ABGR, as omni.ui has its colours."""
@@ -30,35 +30,19 @@ def build_missing(view: View) -> None:
 
 def verdict_key(view: View) -> Hashable:
     """What the verdict's table depends on."""
-    return view.verdict, view.verdict_final, view.reasons, view.budgets
+    return verdict_text(view), view.reasons, view.budgets
 
 
 def build_verdict(view: View) -> None:
     """The verdict, so far or final, and every budget."""
     with ui.VStack(spacing=2, height=0):
-        if not view.verdict:
-            ui.Label("no decision was judged yet", style={"color": GREY})
-            return
-        when = "" if view.verdict_final else " so far"
-        ui.Label(f"{view.verdict.upper()}{when}", style={"color": COLOURS[view.verdict]}, height=22)
+        ui.Label(verdict_text(view), style={"color": COLOURS.get(view.verdict, GREY)}, height=22)
         for reason in view.reasons:
             ui.Label(reason, word_wrap=True)
         for row in view.budgets:
             with ui.HStack(height=18):
                 ui.Label(row.state, width=60, style={"color": COLOURS[row.state]})
                 ui.Label(budget_text(row), tooltip=row.reason, word_wrap=True)
-
-
-def latency_text(view: View) -> str:
-    """Percentiles, deadline, misses and drops in words."""
-    lines = [percentile_text(row) for row in view.percentiles]
-    if view.deadline_ms is not None:
-        lines.append(f"deadline {view.deadline_ms:g} ms: {view.misses} missed   dropped samples: {view.dropped}")
-    if view.realtime_factor is not None:
-        lines.append(f"real-time factor {view.realtime_factor:.2f}")
-    if view.wanted:
-        lines.append(f"{view.decisions} of {view.wanted} decisions, the first {view.warmup} to warm up")
-    return "\n".join(lines)
 
 
 def stage_key(view: View) -> Hashable:
@@ -104,4 +88,4 @@ def build_gpu(view: View) -> None:
                 ui.Label(row.name, width=90)
                 if row.share is not None:
                     ui.ProgressBar(ui.SimpleFloatModel(row.share), height=12)
-                ui.Label(gpu_text(row), word_wrap=True)
+                ui.Label(row.text, word_wrap=True)

@@ -12,7 +12,7 @@ from omni import ui
 from saccade.kit import tables, widgets
 from saccade.kit.menu import Menu
 from saccade.panel.view import View
-from saccade.panel.wording import log_text
+from saccade.panel.wording import latency_lines, log_text
 
 TITLE = "Saccade"
 WIDTH, HEIGHT = 560, 900
@@ -106,7 +106,7 @@ class SaccadeWindow:
                     with ui.CollapsableFrame("Latency from the simulated state to the decision", collapsed=False):
                         with ui.VStack(spacing=4, height=0):
                             self._add(widgets.LinePlot(lambda view: view.latency_ms, height=110))
-                            self._add(widgets.Text(tables.latency_text))
+                            self._add(widgets.Text(lambda view: "\n".join(latency_lines(view))))
                             self._add(widgets.Rebuilt(tables.stage_key, tables.build_stages))
                     with ui.CollapsableFrame("Sensors", collapsed=False):
                         with ui.VStack(spacing=4, height=0):

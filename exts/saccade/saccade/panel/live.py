@@ -25,7 +25,9 @@ JUDGE_PERIOD_S = 1.0
 JUDGE_SHARE = 0.02
 """Largest share of the time that judging what there is so far may take."""
 JUDGE_LIMIT_S = 0.05
-"""Once judging takes longer than this, the verdict so far stands still; the final one is of all frames."""
+JUDGE_PATIENCE = 3
+"""Once judging has taken longer than the limit that many times in a row, the verdict so far stands still; the final one
+is of all frames."""
 
 
 _STATES: dict[bool | None, Literal["met", "missed", "open"]] = {True: "met", False: "missed", None: "open"}
@@ -63,7 +65,7 @@ class LiveRun:
         self.figures: Mapping[str, Any] = {}
         """The summary fields of docs/record.md so far; empty before the first judged decision."""
         self._judge_next = 0.0
-        self._judge_cost = 0.0
+        self._judge_slow = 0
 
     # -- what the run tells (saccade.validation.watch.Watch)
 
@@ -113,7 +115,7 @@ class LiveRun:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Takes one finished record."""
-        if self._judge_cost <= JUDGE_LIMIT_S:
+        if self._judge_slow < JUDGE_PATIENCE:
             self._records.append(record)
 
     def at_stand(self) -> None:
@@ -121,13 +123,14 @@ class LiveRun:
         now = time.perf_counter()
         if now < self._judge_next:
             return
-        if self._judge_cost > JUDGE_LIMIT_S:
+        if self._judge_slow >= JUDGE_PATIENCE:
             self._records.clear()  # nobody reads them any more
             return
         found = figures_so_far(self._config, self._records)
         if found:
-            self._judge_cost = time.perf_counter() - now
-            self._judge_next = now + max(JUDGE_PERIOD_S, self._judge_cost / JUDGE_SHARE)
+            cost = time.perf_counter() - now
+            self._judge_slow = self._judge_slow + 1 if cost > JUDGE_LIMIT_S else 0
+            self._judge_next = now + max(JUDGE_PERIOD_S, cost / JUDGE_SHARE)
             with self.lock:
                 self.figures = found
                 self.news += 1

@@ -456,6 +456,7 @@ def _with_run(view: View, run: LiveRun, found: dict[str, Any], summary: dict[str
         gpu=run.gpu_rows(),
         verdict=figures.get("verdict", ""),
         verdict_final=summary is not None,
+        judged=figures.get("frames", 0),
         reasons=tuple(figures.get("reasons", ())),
         budgets=live.budget_rows(figures),
         ros2=run.ros2(),

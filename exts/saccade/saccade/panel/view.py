@@ -149,6 +149,8 @@ class View:
     verdict: Literal["", "pass", "fail", "invalid", "open"] = ""
     """``"open"``: nothing is missed, and some budgets need more decisions."""
     verdict_final: bool = False
+    judged: int = 0
+    """Decisions that the verdict, the budgets and the percentiles are of."""
     reasons: tuple[str, ...] = ()
     budgets: tuple[BudgetRow, ...] = ()
     ros2: str = ""

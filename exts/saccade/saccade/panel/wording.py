@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saccade.panel.view import BudgetRow, GpuRow, LogLine, Percentile, SensorRow
+from saccade.panel.view import BudgetRow, LogLine, Percentile, SensorRow, View
 
 
 def budget_text(row: BudgetRow) -> str:
@@ -13,7 +13,7 @@ def budget_text(row: BudgetRow) -> str:
 def percentile_text(row: Percentile) -> str:
     """Returns a percentile with its interval, or why there is none."""
     if row.value is None:
-        return f"{row.name}: {row.reason}"
+        return row.reason
     interval = "" if row.low is None else f" (95 % interval {row.low:.1f} to {row.high:.1f})"
     return f"{row.name}: {row.value:.1f} ms{interval}"
 
@@ -28,9 +28,25 @@ def sensor_text(row: SensorRow) -> str:
     return text
 
 
-def gpu_text(row: GpuRow) -> str:
-    """Returns a quantity of the GPU."""
-    return row.text
+def verdict_text(view: View) -> str:
+    """Returns the verdict, and of how many decisions it is."""
+    if not view.verdict:
+        return "no decision was judged yet"
+    if view.verdict_final:
+        return view.verdict.upper()
+    return f"{view.verdict.upper()} so far, of {view.judged} decisions"
+
+
+def latency_lines(view: View) -> list[str]:
+    """Returns percentiles, deadline, misses, drops and progress."""
+    lines = [percentile_text(row) for row in view.percentiles]
+    if view.deadline_ms is not None:
+        lines.append(f"deadline {view.deadline_ms:g} ms: {view.misses} missed; {view.dropped} samples dropped")
+    if view.realtime_factor is not None:
+        lines.append(f"real-time factor {view.realtime_factor:.2f}")
+    if view.wanted:
+        lines.append(f"{view.decisions} of {view.wanted} decisions, the first {view.warmup} to warm up")
+    return lines
 
 
 def log_text(line: LogLine) -> str:
