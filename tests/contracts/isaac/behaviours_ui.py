@@ -151,6 +151,10 @@ class _StringField(_Widget):
 
 
 class _Workspace:
+    def get_window(world, title):
+        windows = [widget for widget in world.widgets if type(widget).__name__ == "Window"]
+        return next((window for window in windows if window._get("title") == title), None)
+
     def set_show_window_fn(world, title, function):
         functions = world.__dict__.setdefault("show_window_functions", {})
         functions.pop(title, None)

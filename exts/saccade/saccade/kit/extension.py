@@ -33,6 +33,9 @@ DEFAULTS: dict[str, Any] = {
 }
 """The same as in the manifests; a test holds them equal."""
 
+_STARTED: weakref.ref[SaccadeExtension] | None = None
+"""The extension that is started, held weakly."""
+
 _LOGGERS = {"info": carb.log_info, "warning": carb.log_warn, "error": carb.log_error}
 
 
@@ -63,6 +66,8 @@ class SaccadeExtension(omni.ext.IExt):
                 f"folder exts/ both hold the extension: enable one of them.",
             )
             return
+        global _STARTED  # noqa: PLW0603
+        _STARTED = weakref.ref(self)
         settings.set(STARTED_BY, ext_id)
         self.ext_id = ext_id
         for name, value in DEFAULTS.items():
@@ -107,6 +112,11 @@ class SaccadeExtension(omni.ext.IExt):
             self.panel = None
         carb.settings.get_settings().set(STARTED_BY, "")
         self.ext_id = ""
+
+
+def started() -> SaccadeExtension | None:
+    """Returns the extension that is started, for scripts and tests: its ``panel`` does what the window's buttons do."""
+    return None if _STARTED is None else _STARTED()
 
 
 def _panel(settings: Any) -> Panel | BarePanel:

@@ -92,8 +92,14 @@ class Panel:
         """What it does now."""
         return self._state
 
-    def choose_configuration(self, path_or_name: str) -> None:
-        """Picks a configuration file, or a shipped one by name; a wrong one is said in the log."""
+    def choose_configuration(self, path_or_name: str, *, frames: int | None = None) -> None:
+        """Picks a configuration file, or a shipped one by name; a wrong one is said in the log.
+
+        Args:
+            path_or_name: The file, or the name.
+            frames: Judged decisions; ``None`` = the configuration's own.
+        """
+        self._frames = frames
         self._choices = {"configuration": path_or_name, "scene": "", "humanoid": "", "backend": "", "precision": ""}
         self._load()
 
@@ -131,15 +137,15 @@ class Panel:
         if self._state not in ("idle", "done", "failed"):
             self.log.add("warning", "choices are fixed while a run goes on", "Press Stop first.")
             return
-        choices, overrides = dict(self._choices), self.overrides()
+        choices, overrides, frames = dict(self._choices), self.overrides(), self._frames
 
         def load() -> None:
             self._note("load")
             try:
-                loaded = load_configuration(choices["configuration"], overrides=overrides)
+                loaded = load_configuration(choices["configuration"], overrides=overrides, frames=frames)
                 if self._stage is not None and loaded.config.simulator.backend == "auto":
                     overrides.append("simulator.backend=isaac")
-                    loaded = load_configuration(choices["configuration"], overrides=overrides)
+                    loaded = load_configuration(choices["configuration"], overrides=overrides, frames=frames)
                 facts = None if self._stage is not None else _looked_through(loaded)
             except SaccadeError as error:
                 self.log.add_error(error)
