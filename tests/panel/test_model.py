@@ -315,6 +315,26 @@ def test_choices_end_in_the_configuration(tmp_path, monkeypatch, panels):
     panel.settle()
 
 
+def test_what_was_chosen_before_cannot_start_while_the_new_choice_is_read(tmp_path, monkeypatch, panels):
+    from saccade.panel import model
+
+    go_on = threading.Event()
+    load = model.load_configuration
+
+    panel, simulators = panel_for(tmp_path, monkeypatch)
+    panels.append(panel)
+    monkeypatch.setattr(model, "load_configuration", lambda *a, **named: go_on.wait(30) and load(*a, **named))
+    panel.choose_configuration(str(tmp_path / "scripted.yaml"), frames=3)
+    assert not panel.view().actions.start and panel.view().doing == "reading the configuration"
+    panel.start()
+    assert panel.state == "idle" and not simulators
+    go_on.set()
+    panel.settle()
+    panel.start()
+    panel.settle()
+    assert panel.view().judged == 3
+
+
 def test_previews_are_drawn_only_for_who_looks(tmp_path, monkeypatch, panels):
     panel, _ = panel_for(tmp_path, monkeypatch)
     panels.append(panel)

@@ -168,7 +168,7 @@ class Panel:
     def start(self) -> None:
         """Starts a run of what is chosen."""
         with self._lock:
-            if self._state not in ("idle", "done", "failed"):
+            if self._state not in ("idle", "done", "failed") or self._reads:
                 return
             if self._loaded is None:
                 self.log.add(
@@ -356,7 +356,7 @@ class Panel:
         view = replace(
             self._base,
             state=state,
-            actions=_actions(state, ready=loaded is not None, reported=summary is not None),
+            actions=_actions(state, ready=loaded is not None and not self._reads, reported=summary is not None),
             configurations=shipped if chosen in shipped else (chosen, *shipped),
             configuration=chosen,
             scene=self._choices["scene"],
@@ -364,9 +364,10 @@ class Panel:
             humanoid=self._choices["humanoid"],
             log=self.log.lines,
         )
+        if self._reads:
+            view = replace(view, doing="reading the configuration")
         if loaded is None:
-            waiting = self._loading is not None and not self._loading.done()
-            return replace(view, doing="reading the configuration" if waiting else "")
+            return view
         config = loaded.config
         found = scene.sensor_rows(config.sensors, facts)
         view = replace(
@@ -380,6 +381,11 @@ class Panel:
             ros2="on" if config.ros2.enabled else "off (ros2.enabled: false)",
         )
         return view if current is None else _with_run(view, current, found, summary)
+
+    @property
+    def _reads(self) -> bool:
+        """Whether a choice is still being read: what is loaded is then not what is chosen."""
+        return self._loading is not None and not self._loading.done()
 
     def _changed(self) -> None:
         self._base = replace(self._base, revision=next(self._revision))
@@ -408,8 +414,7 @@ class Panel:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             self.update()
-            busy = self._loading is not None and not self._loading.done()
-            if not busy and self._state in ("idle", "paused", "done", "failed") and self._looking is None:
+            if not self._reads and self._state in ("idle", "paused", "done", "failed") and self._looking is None:
                 return self._state
             time.sleep(0.002)
         return self._state
@@ -448,7 +453,7 @@ def _with_run(view: View, run: LiveRun, found: dict[str, Any], summary: dict[str
     unused = tuple(row for row in found.values() if row.state == "unused")
     return replace(
         view,
-        doing=doing if view.state in ("building", "running", "stopping") else "",
+        doing=doing if view.state in ("building", "running", "stopping") else view.doing,
         progress=run.progress,
         sensors=(*sensors, *unused),
         engines=run.engine_rows(),
