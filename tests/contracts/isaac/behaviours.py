@@ -472,7 +472,8 @@ class _SimulationApp:
 
 
 def _parse_ids(world, obj_ids):
-    return [int.from_bytes(group.tobytes(), "little") for group in obj_ids.reshape(-1, 4)]
+    words = {"uint8": 16, "uint32": 4, "uint64": 2}[obj_ids.dtype.name]
+    return [int.from_bytes(group.tobytes(), "little") for group in obj_ids.reshape(-1, words)]
 
 
 def _open_in(world, usd_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from saccade.scenes.mounts import quaternion_product
 from saccade.scenes.movers import movers_from_stage
 
 PLAIN_SENSOR = {"kind": "camera", "mount": {"link": "/"}, "horizontal_fov": 90}
@@ -80,8 +82,21 @@ class Physics:
             self.walk._coordinates.targets[self._coordinates[int(dof)]] = float(target)
 
     def step(self, dt: float, time: float) -> list[Any]:
-        """One step; returns headers of the contacts that began."""
+        """One step; returns headers of the contacts that began.
+
+        The root is carried on by its velocity over the step, as any body is.
+        """
         walk = self.walk
+        start, velocity = self.scene.humanoid.root_q, self.scene.humanoid.root_qd
+        q, qd = walk._coordinates.q, walk._coordinates.qd
+        for i in range(3):
+            q[start + i] += dt * float(qd[velocity + i])
+        half = 0.5 * dt * float(qd[velocity + 5])
+        turned = quaternion_product(
+            (0.0, 0.0, math.sin(half), math.cos(half)), tuple(float(v) for v in q[start + 3 : start + 7])
+        )
+        for i in range(4):
+            q[start + 3 + i] = turned[i]
         pose = [0.0] * 7
         for mover, start in self.movers:
             mover.pose_into(time, pose)

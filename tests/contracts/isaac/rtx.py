@@ -58,7 +58,7 @@ class Product:
         world, behaviour = self.world, self.world.behaviour
         self.number += 1
         empty = self.number < behaviour.empty_first_frames
-        zero = self.number < behaviour.empty_first_frames + behaviour.zero_reference_frames
+        zero = not empty and self.number < behaviour.empty_first_frames + behaviour.zero_reference_frames
         reference = (0, 0) if zero else world.reference_time()
         times = None if zero else world.samples.get(reference)
         buffers = {} if empty else self._cast()

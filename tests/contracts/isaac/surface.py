@@ -94,7 +94,8 @@ def surface_of(version: str, *, without: tuple[str, ...] = ()) -> Surface:
 
 def _entry(raw: dict[str, Any], assumed: str | None = None) -> Entry:
     has_more = any(parameter.startswith("**") for parameter in raw["params"])
-    seen = raw.get("seen_keywords")
+    # A writer's arguments are its own.
+    seen = None if raw.get("note") == "writer-specific" else raw.get("seen_keywords")
     return Entry(
         raw["module"],
         raw["name"],

@@ -94,6 +94,18 @@ def labels_from_stage(stage: Usd.Stage, *, further: Mapping[str, str] | None = N
     return labels
 
 
+def class_of_labels(names: Iterable[str], *, further: Mapping[str, str] | None = None) -> int | None:
+    """Returns the class index that label names count as, the first known one deciding; ``None`` where none is known.
+
+    Args:
+        names: Labels of one thing.
+        further: As for :func:`labels_from_stage`.
+    """
+    known = dict(_BUILT_IN)
+    known.update({_normal(label): name for label, name in (further or {}).items()})
+    return _class_index(names, known)
+
+
 def prim_labels(prim: Usd.Prim) -> list[str]:
     """Returns the semantic labels that a prim itself carries, those of type ``class`` first."""
     modern: list[tuple[int, str, list[str]]] = []

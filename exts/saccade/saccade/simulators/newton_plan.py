@@ -68,7 +68,7 @@ def footprints(scene: NewtonScene) -> list[dict[str, Any]]:
             continue
         is_floor = scene.classes[i] == FLOOR
         kind = "floor" if is_floor else "mover" if int(boxes.body[i]) in movers else "static"
-        polygon = _hull(corners[:, :2])
+        polygon = hull(corners[:, :2])
         plan.append(
             {
                 "class": CLASSES[scene.classes[i]],
@@ -112,7 +112,7 @@ def _mover_tracks(scene: NewtonScene) -> list[dict[str, Any]]:
     return list(tracks.values())
 
 
-def _hull(points: np.ndarray) -> list[tuple[float, float]]:
+def hull(points: np.ndarray) -> list[tuple[float, float]]:
     """Returns the convex hull of points in the plane, counter-clockwise."""
     ordered = sorted({(round(float(x), 4), round(float(y), 4)) for x, y in points})
     if len(ordered) <= 2:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.config import RunConfig
+from saccade.config import Budgets, RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import Controller, ReflexController
 from saccade.errors import ConfigurationError, DependencyError, EngineError, RecordError, SaccadeError
@@ -30,6 +30,7 @@ from saccade.telemetry.recorder import (
     write_atomic,
 )
 from saccade.telemetry.taps import Taps
+from saccade.validation.accuracy_budgets import judged_budgets
 from saccade.validation.interrupt import Interrupt, signals_to
 from saccade.validation.progress import RunProgress
 from saccade.validation.samples import SampleKeeper
@@ -166,7 +167,10 @@ def validation_turns(
                 document["recorder"] = recorder.facts()
                 if outcome.pauses:
                     document["pauses"] = [{"after_tick": tick, "wall_s": wall_s} for tick, wall_s in outcome.pauses]
-                summary = _judged(directory, config, document)
+                budgets, reason = judged_budgets(loaded)
+                if reason is not None:
+                    document["accuracy_not_judged"] = reason
+                summary = _judged(directory, budgets, document)
                 if session.bridge is not None:
                     session.bridge.verdict(summary)
             session.leave_ros()
@@ -184,12 +188,12 @@ def validation_turns(
     return {**summary, "directory": str(directory)}
 
 
-def _judged(directory: Path, config: RunConfig, document: dict[str, Any]) -> dict[str, Any]:
+def _judged(directory: Path, budgets: Budgets, document: dict[str, Any]) -> dict[str, Any]:
     """Judges the record; where the verdict cannot be written, it is returned all the same, and is INVALID."""
     try:
-        return finish_run(directory, config.budgets, document)
+        return finish_run(directory, budgets, document)
     except RecordError as error:
-        found = summarise(read_frames(directory), config.budgets)
+        found = summarise(read_frames(directory), budgets)
         reasons = [str(error), *(reason for reason in found["reasons"] if found["verdict"] != "pass")]
         return {**document, **found, "verdict": "invalid", "exit_status": EXIT_STATUS["invalid"], "reasons": reasons}
 
@@ -222,10 +226,6 @@ class RunSession:
 
     def opening(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> Generator[str, float | None, None]:
         """Opens networks, simulator and the ROS 2 bridge; the turns are those of :func:`validation_turns`."""
-        from saccade.kernels.setup import prepare_warp
-
-        # Before the first array: it says where compiled kernels are kept.
-        prepare_warp()
         config = loaded.config
         device = _device(config)
         for name, network in config.networks.items():
@@ -305,12 +305,11 @@ def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None
     """
     config = loaded.config
     backend = config.simulator.backend
-    if backend == "isaac":
-        raise DependencyError(
-            "simulator.backend: isaac runs inside Isaac Sim's own Python and is not part of this version: "
-            "use --simulator newton"
-        )
     device = _device(config)
+    if backend == "isaac":
+        from saccade.simulators.isaac import IsaacSimulator
+
+        return IsaacSimulator(config, device=device, progress=say)
     if backend == "replay":
         from saccade.simulators.replay import ReplaySimulator
 
@@ -331,9 +330,11 @@ def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None
 
 
 def _device(config: RunConfig) -> str:
-    from saccade.kernels.setup import prepare_warp
+    if config.simulator.backend != "isaac":
+        from saccade.kernels.setup import prepare_warp
 
-    prepare_warp()
+        # Before the first array: it says where compiled kernels are kept. Inside Isaac Sim Warp belongs to Kit.
+        prepare_warp()
     import warp as wp
 
     if config.simulator.device == "cpu":

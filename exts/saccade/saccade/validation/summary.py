@@ -64,6 +64,8 @@ def summarise(record: Record, budgets: Budgets, *, run: Mapping[str, Any] | None
     Returns:
         ``verdict`` to ``budgets`` in the order of that page; no number is NaN or infinite.
     """
+    run = run or {}
+    simulator = run.get("simulator") or {}
     header = record.header
     judged = [frame for frame in record.frames if frame["phase"] == "judged"]
     decisions = by_tick(judged)
@@ -76,7 +78,9 @@ def summarise(record: Record, budgets: Budgets, *, run: Mapping[str, Any] | None
         "frames": len(decisions),
         "frames_by_sensor": {name: entry["judged"] for name, entry in sensors.items()},
         "dropped": sum(frame["dropped"] for frame in record.frames),
-        "stale": sum(entry["duplicates"] + entry["out_of_order"] for entry in sensors.values()),
+        "stale": sum(entry["duplicates"] + entry["out_of_order"] for entry in sensors.values())
+        # What a simulator was given twice and kept from the networks counts as well.
+        + int(simulator.get("stale_deliveries") or 0),
         "lost": record.lost,
         "latency_ms": describe(latencies),
         "inference_ms": describe([value for frames in decisions if (value := _decision_inference(frames)) is not None]),
@@ -91,10 +95,10 @@ def summarise(record: Record, budgets: Budgets, *, run: Mapping[str, Any] | None
         "contact_list": contacts,
         "distance_m": _span(judged, "distance"),
     }
-    run = run or {}
     recaptures = (run.get("execution") or {}).get("recaptures")
     summary["budgets"] = judge_budgets({**summary, "recaptures": recaptures}, budgets)
-    problems = [*record_problems(record), *clock_problems(run.get("clock") or {})]
+    clocks = (run.get("clock") or {}, simulator.get("clock") or {})
+    problems = [*record_problems(record), *(problem for clock in clocks for problem in clock_problems(clock))]
     verdict, exit_status, reasons = judge(problems, summary["budgets"])
     return {"verdict": verdict, "exit_status": exit_status, "reasons": reasons, **summary}
 

@@ -1,0 +1,161 @@
+"""Isaac Sim 5.0 and 5.1: ``isaacsim.core.api``, RTX LiDARs on the GPU; only loaded inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import omni.kit.commands
+from isaacsim.core.api import SimulationContext
+from isaacsim.core.prims import Articulation
+from isaacsim.core.simulation_manager import IsaacEvents, SimulationManager
+from isaacsim.core.utils.stage import is_stage_loading, open_stage
+from omni.physx import get_physx_simulation_interface
+from pxr import Gf, PhysicsSchemaTools
+
+from saccade.simulators.isaac_frames import array_and_info, is_empty, writer_value
+from saccade.simulators.isaac_sensors import Request, Returns
+
+SCAN = "IsaacCreateRTXLidarScanBuffer"
+"""Gives whole rotations, as points in the sensor frame."""
+
+EXTENSIONS = ("isaacsim.core.nodes", "isaacsim.sensors.rtx", "omni.replicator.core")
+
+PhysicsFunction = Callable[[float], None]
+
+
+class Adapter:
+    """What 5.x calls what the simulator needs.
+
+    Args:
+        device: Of the run, ``"cpu"`` or ``"cuda:N"``.
+    """
+
+    lidar_on_host = False
+    lidar_labels = False
+    """Object ids need a map that 5.0 does not hand out; returns have no labels here."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._context: Any = None
+        self._uids: list[Any] = []
+        self._articulation: Any = None
+
+    def open_stage(self, path: str) -> bool:
+        """Opens a stage; a file that is missing is told by the returned flag only."""
+        return bool(open_stage(path))
+
+    def stage_is_loading(self) -> bool:
+        """Whether the stage still loads."""
+        return bool(is_stage_loading())
+
+    def set_times(self, rendering: float, physics: float) -> None:
+        """Sets the simulated times of one update and of one physics step [s]."""
+        self._context = SimulationContext(
+            physics_dt=physics, rendering_dt=rendering, stage_units_in_meters=1.0, set_defaults=False
+        )
+
+    def play(self) -> None:
+        """Starts the simulation; physics is ready afterwards."""
+        self._context.initialize_physics()
+        self._context.play()
+
+    def stop(self) -> None:
+        """Ends the simulation."""
+        if self._context is not None:
+            self._context.stop()
+            SimulationContext.clear_instance()
+            self._context = None
+
+    def update(self) -> None:
+        """One update with its physics steps and a rendering."""
+        self._context.step(render=True)
+
+    def simulation_time(self) -> float:
+        """Simulation time [s] after the last physics step."""
+        return float(SimulationManager.get_simulation_time())
+
+    def physics_steps(self) -> int:
+        """Physics steps so far."""
+        return int(SimulationManager.get_num_physics_steps())
+
+    def start_callbacks(self, before: PhysicsFunction, after: PhysicsFunction) -> None:
+        """Calls both around every physics step with its time [s]; callbacks take ``(dt)`` here."""
+        for function, event in ((before, IsaacEvents.PRE_PHYSICS_STEP), (after, IsaacEvents.POST_PHYSICS_STEP)):
+            self._uids.append(SimulationManager.register_callback(function, event=event))
+
+    def stop_callbacks(self) -> None:
+        """Ends the calls."""
+        for uid in self._uids:
+            SimulationManager.deregister_callback(uid)
+        self._uids.clear()
+
+    def bind_articulation(self, path: str) -> list[str]:
+        """Takes hold of the humanoid and returns the names of its degrees of freedom; after :meth:`play`."""
+        self._articulation = Articulation(path)
+        self._articulation.initialize()
+        return list(self._articulation.dof_names or ())
+
+    def command(
+        self,
+        position: np.ndarray,
+        rotation: np.ndarray,
+        linear: np.ndarray,
+        angular: np.ndarray,
+        targets: np.ndarray,
+        dofs: np.ndarray,
+    ) -> None:
+        """Sets the root's pose and velocity and the drives' targets for the physics step that begins."""
+        self._articulation.set_world_poses(positions=position, orientations=rotation)
+        self._articulation.set_velocities(np.concatenate([linear, angular], axis=1))
+        if len(dofs):
+            self._articulation.set_joint_position_targets(targets, joint_indices=dofs)
+
+    def start_contacts(self) -> None:
+        """Nothing to do: contacts are asked for after each step."""
+
+    def contacts(self) -> list[tuple[str, str]]:
+        """Returns the pairs of colliders that began to touch in the last physics step."""
+        headers, _ = get_physx_simulation_interface().get_contact_report()
+        return [
+            (str(PhysicsSchemaTools.intToSdfPath(one.collider0)), str(PhysicsSchemaTools.intToSdfPath(one.collider1)))
+            for one in headers
+            if str(getattr(one.type, "name", one.type)).endswith("CONTACT_FOUND")
+        ]
+
+    def stop_contacts(self) -> None:
+        """Nothing to do."""
+
+    def create_lidar(
+        self,
+        parent: str,
+        name: str,
+        rate: float,
+        translation: tuple[float, float, float],
+        rotation: tuple[float, float, float, float],
+    ) -> str:
+        """Makes an RTX LiDAR prim below ``parent`` and returns its path; ``rotation`` is w, x, y, z."""
+        w, x, y, z = rotation
+        _, prim = omni.kit.commands.execute(
+            "IsaacSensorCreateRtxLidar",
+            path=f"/{name}",
+            parent=parent or None,
+            config=None,
+            translation=Gf.Vec3d(*translation),
+            orientation=Gf.Quatd(w, x, y, z),
+            **{"omni:sensor:Core:scanRateBaseHz": rate},
+        )
+        return str(prim.GetPath())
+
+    def lidar_requests(self) -> tuple[Request, ...]:
+        """Returns the annotators to attach to a LiDAR's product."""
+        device = "cuda" if self._device != "cpu" else "cpu"
+        return (Request(SCAN, (("outputIntensity", True),), device),)
+
+    def lidar_returns(self, data: Mapping[str, Any]) -> Returns | None:
+        """Returns the points of a rotation, on the renderer's device; ``None`` before the first."""
+        points, info = array_and_info(writer_value(data, SCAN))
+        if is_empty(points):
+            return None
+        return Returns(points=points, intensity=info.get("intensity"))

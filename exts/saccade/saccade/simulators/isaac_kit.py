@@ -1,0 +1,161 @@
+"""Kit and Replicator as all supported releases have them; only loaded inside Isaac Sim."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import carb.settings
+import omni.kit.app
+import omni.replicator.core as rep
+import omni.timeline
+import omni.usd
+from isaacsim.core.version import get_version
+
+from saccade.simulators.isaac_sensors import Request
+from saccade.simulators.isaac_versions import Release, release_of
+
+WRITER = "SaccadeFrameWriter"
+"""The name of the class below: Replicator knows a writer by it."""
+
+SETTINGS = (
+    "/app/hydraEngine/waitIdle",
+    "/app/updateOrder/checkForHydraRenderComplete",
+    "/app/asyncRendering",
+    "/app/asyncRenderingLowLatency",
+    "/omni/replicator/asyncRendering",
+    "/rtx/hydra/supportMultiTickRate",
+    "/app/runLoops/main/manualModeEnabled",
+    "/renderer/multiGpu/enabled",
+    "/renderer/activeGpu",
+    "/app/sensors/nv/lidar/outputBufferOnGPU",
+)
+"""Settings that decide latency and where data are; the record has all of them."""
+
+Sink = Callable[[Mapping[str, Any]], None]
+
+_SINKS: dict[str, Sink] = {}
+"""Where the writers' deliveries go, by token: what is attached is a copy of the writer that was made."""
+
+
+class SaccadeFrameWriter(rep.Writer):
+    """Hands every delivery of one render product to who waits for it.
+
+    Replicator copies a writer when it is attached, and what it holds cannot be copied: a copy is a new writer with the
+    same token.
+
+    Args:
+        token: Names the sink.
+        requests: Annotators, as plain values.
+    """
+
+    def __init__(self, token: str = "", requests: Sequence[Any] = ()) -> None:
+        self.version = "1.0.0"
+        self.node_type_id = WRITER
+        self._kwargs = {"token": token, "requests": requests}
+        self._token = token
+        self.annotators = [_annotator(request) for request in requests]
+        self._annotators = list(self.annotators)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SaccadeFrameWriter:
+        return SaccadeFrameWriter(self._token, self._kwargs["requests"])
+
+    def write(self, data: Mapping[str, Any]) -> None:
+        """Called by Replicator, none to several times in an update."""
+        sink = _SINKS.get(self._token)
+        if sink is not None:
+            sink(data)
+
+
+class Product:
+    """One render product with a writer on it.
+
+    Args:
+        prim: Path of the camera or LiDAR prim.
+        width: [px]; a LiDAR needs a size and does not use it.
+        height: [px]
+        name: Of the product.
+        requests: Annotators.
+        sink: Gets every delivery.
+    """
+
+    def __init__(self, prim: str, width: int, height: int, name: str, requests: Sequence[Request], sink: Sink) -> None:
+        self._token = uuid.uuid4().hex
+        _SINKS[self._token] = sink
+        # (width, height) here, whatever the sensor classes of 6.x take.
+        self._texture = rep.create.render_product(prim, (width, height), force_new=True, name=name)
+        self._writer = rep.WriterRegistry.get(WRITER)
+        plain = tuple((request.name, request.init, request.device) for request in requests)
+        self._writer.initialize(token=self._token, requests=plain)
+        self._writer.attach([self._texture.path])
+
+    def close(self) -> None:
+        """Detaches the writer and then destroys the product: the other way round its annotators stay empty."""
+        _SINKS.pop(self._token, None)
+        if self._texture is not None:
+            self._writer.detach()
+            self._texture.destroy()
+            self._texture = self._writer = None
+
+
+def register_writer() -> None:
+    """Makes the writer known to Replicator; before the first product."""
+    rep.WriterRegistry.register(SaccadeFrameWriter)
+
+
+def _annotator(request: Any) -> Any:
+    name, init, device = request
+    if device is None:
+        return rep.AnnotatorRegistry.get_annotator(name, init_params=dict(init) or None)
+    # Both have to be said here: a read cannot turn off the copy that was asked for at creation.
+    return rep.AnnotatorRegistry.get_annotator(name, init_params=dict(init) or None, device=device, do_array_copy=False)
+
+
+def installed_release() -> Release:
+    """Returns the release that runs.
+
+    Raises:
+        DependencyError: It cannot be used.
+    """
+    return release_of(str(get_version()[0]))
+
+
+def versions() -> dict[str, str]:
+    """Returns what Isaac Sim and Kit call themselves."""
+    return {"isaacsim": str(get_version()[0]), "kit": str(omni.kit.app.get_app().get_kit_version())}
+
+
+def settings() -> dict[str, Any]:
+    """Returns the settings of :data:`SETTINGS` as they are now."""
+    store = carb.settings.get_settings()
+    return {path: store.get(path) for path in SETTINGS}
+
+
+def current_stage() -> Any:
+    """Returns the stage that is open, or ``None``."""
+    return omni.usd.get_context().get_stage()
+
+
+def stage_is_loading() -> bool:
+    """Whether the stage still loads files."""
+    _, loaded, total = omni.usd.get_context().get_stage_loading_status()
+    return bool(loaded < total)
+
+
+def set_timeline_end(seconds: float) -> None:
+    """Puts the end of the timeline off [s]: at the end of the stage's range it would start again, and with it time."""
+    omni.timeline.get_timeline_interface().set_end_time(seconds)
+
+
+def update() -> None:
+    """One update of the application."""
+    omni.kit.app.get_app().update()
+
+
+def enable_extension(name: str) -> bool:
+    """Enables an extension and says whether it is enabled; it may still have shut itself down."""
+    manager = omni.kit.app.get_app().get_extension_manager()
+    if not manager.is_extension_enabled(name):
+        manager.set_extension_enabled_immediate(name, True)
+    return bool(manager.is_extension_enabled(name))
