@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from saccade.config import RunConfig
+from saccade.config import Budgets, RunConfig
 from saccade.loop import JUDGED, Tick
 from saccade.panel.preview import Previews
 from saccade.panel.view import BudgetRow, EngineRow, GpuRow, Percentile, SensorRow
 from saccade.telemetry.record import Record
+from saccade.validation.documents import header_of
 from saccade.validation.summary import STAGE_NAMES, decision_latency, summarise
 from saccade.validation.verdict import judge, record_problems
 
@@ -41,11 +42,13 @@ class LiveRun:
 
     Args:
         config: The run.
+        budgets: What it is judged by; ``None`` = the configuration's.
         previews: Pictures of the sensors; ``None`` = none are made.
     """
 
-    def __init__(self, config: RunConfig, previews: Previews | None = None) -> None:
+    def __init__(self, config: RunConfig, budgets: Budgets | None = None, previews: Previews | None = None) -> None:
         self._config = config
+        self._budgets = budgets or config.budgets
         self._previews = previews
         self.lock = threading.Lock()
         self.doing = "starting"
@@ -126,7 +129,7 @@ class LiveRun:
         if self._judge_slow >= JUDGE_PATIENCE:
             self._records.clear()  # nobody reads them any more
             return
-        found = figures_so_far(self._config, self._records)
+        found = figures_so_far(self._config, self._budgets, self._records)
         if found:
             cost = time.perf_counter() - now
             self._judge_slow = self._judge_slow + 1 if cost > JUDGE_LIMIT_S else 0
@@ -209,20 +212,18 @@ def _of_decision(frames: list[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def figures_so_far(config: RunConfig, records: list[Mapping[str, Any]]) -> dict[str, Any]:
+def figures_so_far(config: RunConfig, budgets: Budgets, records: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the summary of docs/record.md for the records that there are, as if the run had been that long.
 
     Empty before the first judged decision. ``verdict`` is ``"open"`` where nothing is missed and some budgets need more
     decisions.
     """
-    from saccade.validation.run import header_of
-
     frames: list[Any] = list(records)
     judged = len({frame["tick"] for frame in frames if frame["phase"] == JUDGED})
     if not judged:
         return {}
     record = Record({**header_of(config, "so far"), "frames_expected": judged}, frames)
-    summary = summarise(record, config.budgets)
+    summary = summarise(record, budgets)
     verdict, _, reasons = judge(record_problems(record), [b for b in summary["budgets"] if b["passed"] is not None])
     if verdict == "pass" and any(budget["passed"] is None for budget in summary["budgets"]):
         verdict = "open"

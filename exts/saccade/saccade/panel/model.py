@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade import paths
+from saccade.config import Budgets
 from saccade.configuration import LoadedConfiguration, load_configuration
 from saccade.errors import SaccadeError
 from saccade.panel import live, scene
@@ -21,6 +22,7 @@ from saccade.panel.logbook import Logbook
 from saccade.panel.preview import Preview, Previews
 from saccade.panel.view import TRANSITIONS, Actions, Level, LogLine, State, View
 from saccade.simulators.base import SteppedSimulator
+from saccade.validation.accuracy_budgets import judged_budgets
 from saccade.validation.interrupt import Interrupt
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Panel:
         self._previews: Previews | None = None
         self._previewing = False
         self._loaded: LoadedConfiguration | None = None
+        self._budgets: Budgets | None = None
         self._loading: Future[None] | None = None
         self._looking: Generator[None, None, scene.SceneFacts] | None = None
         self._looked_at: tuple[Any, ...] | None = None
@@ -146,7 +149,8 @@ class Panel:
                 if self._stage is not None and loaded.config.simulator.backend == "auto":
                     overrides.append("simulator.backend=isaac")
                     loaded = load_configuration(choices["configuration"], overrides=overrides, frames=frames)
-                facts = None if self._stage is not None else _looked_through(loaded)
+                budgets, _ = judged_budgets(loaded)
+                facts = None if self._stage is not None else scene.looked_through(loaded)
             except SaccadeError as error:
                 self.log.add_error(error)
                 with self._lock:
@@ -155,7 +159,7 @@ class Panel:
                 return
             with self._lock:
                 if choices == self._choices:
-                    self._loaded = loaded
+                    self._loaded, self._budgets = loaded, budgets
                     if self._stage is None:
                         self._facts = facts
                     self._changed()
@@ -181,7 +185,7 @@ class Panel:
             ranges = {name: s.range_max for name, s in config.sensors.items() if s.kind == "lidar"}
             self._previews = Previews(ranges)
             self._previews.enabled = self._previewing
-            self._live = LiveRun(config, self._previews)
+            self._live = LiveRun(config, self._budgets, self._previews)
             self._summary = None
             stepped = self._stage is not None and config.simulator.backend == "isaac"
             self._move("building")
@@ -189,7 +193,7 @@ class Panel:
                 "info", f"run of {loaded.name}: {config.run.frames} decisions after {config.run.warmup} of warm-up"
             )
             self._driver = RunDriver(
-                self._turns(loaded, interrupt, self._live),
+                self._turns(loaded, interrupt, self._live, stepped=stepped),
                 interrupt,
                 self._work(),
                 stepped=stepped,
@@ -197,11 +201,13 @@ class Panel:
                 on_hold=self._hold,
             )
 
-    def _turns(self, loaded: LoadedConfiguration, interrupt: Interrupt, watch: LiveRun) -> Generator[Any, Any, Any]:
+    def _turns(
+        self, loaded: LoadedConfiguration, interrupt: Interrupt, watch: LiveRun, *, stepped: bool
+    ) -> Generator[Any, Any, Any]:
         """The run's turns, each noted with the thread that does it."""
         from saccade.validation.run import validation_turns
 
-        turns = validation_turns(loaded, out=self.out, interrupt=interrupt, watch=watch)
+        turns = validation_turns(loaded, out=self.out, interrupt=interrupt, watch=watch, stepped=stepped)
         kind, sent, raised = "work", None, None
         while True:
             self._note(kind)
@@ -474,24 +480,6 @@ def _with_run(view: View, run: LiveRun, found: dict[str, Any], summary: dict[str
         directory=summary["directory"] if summary is not None else "",
         revision=view.revision * 1_000_000 + run.news,
     )
-
-
-def _looked_through(loaded: LoadedConfiguration) -> scene.SceneFacts | None:
-    """Opens the scene's file and looks through it; ``None`` where it cannot be opened here."""
-    try:
-        from saccade.scenes.stage import stage_from_file
-    except ImportError:
-        return None
-    path = loaded.scene_path()
-    try:
-        turns = scene.look_through(stage_from_file(path))
-    except ImportError:  # no USD in this Python
-        return None
-    while True:
-        try:
-            next(turns)
-        except StopIteration as end:
-            return end.value
 
 
 def _save(directory: Path, target: Path) -> Path:

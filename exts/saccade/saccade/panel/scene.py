@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from saccade.config import CameraConfig, SensorConfig
+from saccade.configuration import LoadedConfiguration
 from saccade.panel.view import SensorRow
 
 if TYPE_CHECKING:
@@ -56,6 +57,24 @@ def look_through(stage: Usd.Stage) -> Generator[None, None, SceneFacts]:
         elif prim.IsA(UsdGeom.Camera):
             facts.cameras.append(path)
     return facts
+
+
+def looked_through(loaded: LoadedConfiguration) -> SceneFacts | None:
+    """Opens the scene's file and looks through it; ``None`` where it cannot be opened here."""
+    try:
+        from saccade.scenes.stage import stage_from_file
+    except ImportError:
+        return None
+    path = loaded.scene_path()
+    try:
+        turns = look_through(stage_from_file(path))
+    except ImportError:  # no USD in this Python
+        return None
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            return end.value
 
 
 def sensor_rows(sensors: Mapping[str, SensorConfig], facts: SceneFacts | None) -> dict[str, SensorRow]:

@@ -6,18 +6,19 @@ import importlib
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.config import CameraConfig, LidarConfig, RunConfig
+from saccade.config import LidarConfig, RunConfig
 from saccade.errors import ConfigurationError, DependencyError, SceneError
 from saccade.frame import Command, Frame, GroundTruth, SimState
 from saccade.paths import is_url
+from saccade.simulators.isaac_checks import check_sizes, warnings_of
 from saccade.simulators.isaac_frames import EpochClock, physics_time_step
 from saccade.simulators.isaac_inbox import SAME_TIME, Inbox
-from saccade.simulators.isaac_versions import SMALL_SIDE, Release
+from saccade.simulators.isaac_versions import Release
 
 if TYPE_CHECKING:
     from saccade.simulators.isaac_scene import IsaacScene
@@ -108,6 +109,12 @@ class IsaacSimulator:
             SceneError: The stage is missing or cannot be used; the text says what to do.
             ConfigurationError: A sensor or a setting cannot be met.
         """
+        for advance in self._opening(scene):
+            advance()
+        return self.state
+
+    def _opening(self, scene: Path | str) -> Generator[Callable[[], None], None, None]:
+        """Does so, and yields wherever the application has to make an update, with what makes it here."""
         from saccade.simulators.isaac_scene import prepare_stage, write_top_layer
         from saccade.simulators.isaac_truth import CorridorBoxes
         from saccade.simulators.isaac_walk import ContactLog, StageWalk
@@ -115,12 +122,12 @@ class IsaacSimulator:
         self.close()
         config = self._config.simulator
         self._check_settings()
-        self._check_sensors()
+        check_sizes(self._config, self.release)
         self._missing_extensions = [name for name in self._extensions if not self._kit.enable_extension(name)]
         self._folder = Path(tempfile.mkdtemp(prefix="saccade-isaac-"))
         path = scene if is_url(str(scene)) else Path(scene)
         self._progress(f"opening {scene} in Isaac Sim {self.release.version}")
-        self._open_stage(write_top_layer(path, self._folder), path)
+        yield from self._open_stage(write_top_layer(path, self._folder), path)
         self._scene = prepare_stage(self._kit.current_stage(), path, self._config)
         self.route = self._scene.route
         humanoid = self._scene.humanoid
@@ -132,17 +139,27 @@ class IsaacSimulator:
         self._history: deque[_Moment] = deque(maxlen=HISTORY)
         self._clock = EpochClock()
         physics = physics_time_step(config.step, config.substeps)
-        self._adapter.set_times(config.step, physics)
+        self._set_times(config.step, physics)
         self._kit.set_timeline_end(END_OF_TIME)
         self._progress("attaching sensors")
         self._attach_sensors()
         self._progress("starting the simulation")
         self._adapter.start_contacts()
-        self._adapter.play()
+        yield from self._play()
         self._walk.bind(self._adapter.bind_articulation(humanoid.root))
         self._adapter.start_callbacks(self._before_physics, self._after_physics)
-        self._settle()
-        return self.state
+        yield from self._settle()
+
+    def _set_times(self, rendering: float, physics: float) -> None:
+        self._adapter.set_times(rendering, physics)
+
+    def _play(self) -> Iterator[Callable[[], None]]:
+        """Starts the simulation; physics is ready afterwards."""
+        self._adapter.play()
+        return iter(())
+
+    def _stop(self) -> None:
+        self._adapter.stop()
 
     def step(self, command: Command | None) -> SimState:
         """Advances by one update of ``simulator.step``; ``None`` keeps the command that holds.
@@ -157,7 +174,9 @@ class IsaacSimulator:
         if command is not None:
             self._walk.accept(command)
         self._steps += 1
-        self._update()
+        self._before_update()
+        self._adapter.update()
+        self._after_update()
         self._clock.sample_if_due()
         return self.state
 
@@ -257,7 +276,10 @@ class IsaacSimulator:
             floor_height_m=humanoid.floor_height,
             classes=self._boxes.counts,
             unknown_labels={label: paths[:5] for label, paths in scene.labels.unknown.items()},
-            warnings=[*scene.warnings, *self._warnings()],
+            warnings=[
+                *scene.warnings,
+                *warnings_of(self._config, self.release, self._kit.settings(), self._missing_extensions),
+            ],
             floor_plan=self._boxes.plan(scene.route),
             sensors=intrinsics_facts(scene.placements, self._config),
             streams={name: inbox.facts() for name, inbox in self._inboxes.items()},
@@ -278,7 +300,7 @@ class IsaacSimulator:
 
             self._adapter.stop_callbacks()
             self._adapter.stop_contacts()
-            self._adapter.stop()
+            self._stop()
             remove_prims(self._scene.stage, self._prims)
             self._scene = None
         self._prims.clear()
@@ -310,37 +332,11 @@ class IsaacSimulator:
                 f"frames would have to be copied. Start with --/renderer/activeGpu={ordinal}"
             )
 
-    def _check_sensors(self) -> None:
-        for name, sensor in self._config.sensors.items():
-            if not isinstance(sensor, CameraConfig) or not self.release.resizes_small:
-                continue
-            if min(sensor.width, sensor.height) < SMALL_SIDE:
-                raise ConfigurationError(
-                    f"sensors.{name}: {sensor.width}x{sensor.height} is too small for Isaac Sim {self.release.name}, "
-                    f"whose upscaler gives buffers of another size below {SMALL_SIDE} px: render at 320 px or more and "
-                    f"give the network's input the size that it takes (networks.<name>.inputs.<tensor>.size)"
-                )
-
-    def _warnings(self) -> list[str]:
-        """Returns what the run does otherwise than the configuration reads."""
-        notes = []
-        if not self.release.read:
-            notes.append(f"the interface of Isaac Sim {self.release.version} was not read: it is taken for that of 6.2")
-        for name, sensor in self._config.sensors.items():
-            noise = sensor.noise.model_dump()
-            if any(noise[key] != (1.0 if key == "exposure" else 0.0) for key in noise):
-                notes.append(f"sensors.{name}.noise belongs to the embedded simulator's sensors and is not added here")
-        for name in self._missing_extensions:
-            notes.append(f"the extension {name} could not be enabled")
-        if self._kit.settings()["/renderer/multiGpu/enabled"]:
-            notes.append("/renderer/multiGpu/enabled is set: frames may be rendered on another GPU than the engines'")
-        return notes
-
-    def _open_stage(self, top: Path, scene: Path | str) -> None:
+    def _open_stage(self, top: Path, scene: Path | str) -> Iterator[Callable[[], None]]:
         if not self._adapter.open_stage(str(top)):
             raise SceneError(f"Isaac Sim could not open {scene}: its log says why")
         for _ in range(MAX_LOADING):
-            self._kit.update()
+            yield self._kit.update
             if not self._adapter.stage_is_loading() and not self._kit.stage_is_loading():
                 return
         raise SceneError(f"{scene} was still loading after {MAX_LOADING} updates: check its references")
@@ -413,16 +409,17 @@ class IsaacSimulator:
         except Exception as error:
             self._failure = self._failure or error
 
-    def _update(self) -> None:
-        """One update; raises what went wrong in callbacks during it."""
+    def _before_update(self) -> None:
         self.state.applied.clear()
         self._contacts.onsets.clear()
-        before = self._adapter.physics_steps()
-        self._adapter.update()
+        self._before = self._adapter.physics_steps()
+
+    def _after_update(self) -> None:
+        """Takes in what one update did; raises what went wrong in callbacks during it."""
         if self._failure is not None:
             error, self._failure = self._failure, None
             raise error
-        taken, wanted = self._adapter.physics_steps() - before, self._config.simulator.substeps
+        taken, wanted = self._adapter.physics_steps() - self._before, self._config.simulator.substeps
         if taken != wanted and self._steps > 0:
             raise ConfigurationError(
                 f"one update made {taken} physics steps instead of simulator.substeps = {wanted}: something else sets "
@@ -435,11 +432,13 @@ class IsaacSimulator:
         }
         self._report()
 
-    def _settle(self) -> None:
+    def _settle(self) -> Iterator[Callable[[], None]]:
         """Updates until every sensor has delivered what was just simulated several times in a row."""
         needed = SETTLED if self._lockstep else 1
         for _ in range(MAX_SETTLING):
-            self._update()
+            self._before_update()
+            yield self._adapter.update
+            self._after_update()
             waiting = [
                 name
                 for name, inbox in self._inboxes.items()

@@ -68,6 +68,14 @@ class Adapter:
             SimulationContext.clear_instance()
             self._context = None
 
+    def set_physics_time(self, physics: float) -> None:
+        """Sets the simulated time of one physics step [s] without a simulation context, as in a window."""
+        # It lacks its @classmethod in 5.0 and 5.1: the class has to be given.
+        SimulationManager.set_physics_dt(SimulationManager, dt=physics)
+
+    def stop_in_window(self) -> None:
+        """Has nothing to give back: there is no simulation context in a window."""
+
     def update(self) -> None:
         """One update with its physics steps and a rendering."""
         self._context.step(render=True)

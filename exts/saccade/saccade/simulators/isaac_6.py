@@ -83,6 +83,11 @@ class Adapter:
             stop(commit=True)
         self._lidars.clear()
 
+    def stop_in_window(self) -> None:
+        """Gives the LiDARs back, after the timeline was stopped."""
+        self._playing = False
+        self._lidars.clear()
+
     def update(self) -> None:
         """One update with its physics steps and a rendering."""
         update_app(steps=1)

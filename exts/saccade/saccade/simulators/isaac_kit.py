@@ -148,6 +148,45 @@ def set_timeline_end(seconds: float) -> None:
     omni.timeline.get_timeline_interface().set_end_time(seconds)
 
 
+def play() -> None:
+    """Lets time go on from the next update on."""
+    timeline = omni.timeline.get_timeline_interface()
+    timeline.play()
+    timeline.commit()
+
+
+def pause() -> None:
+    """Lets time stand still from the next update on."""
+    timeline = omni.timeline.get_timeline_interface()
+    timeline.pause()
+    timeline.commit()
+
+
+def stop() -> None:
+    """Ends the simulation and sets time back."""
+    timeline = omni.timeline.get_timeline_interface()
+    timeline.stop()
+    timeline.commit()
+
+
+def set_loop_times(rendering: float) -> None:
+    """Sets the simulated time of one update [s] without a simulation context: layer, timeline and run loop.
+
+    The timeline takes the time codes where it steps by a fixed time, as applications with a window do, and otherwise
+    what the run loop says; so both are set, as Isaac Sim's own contexts do.
+    """
+    from omni.kit.loop import _loop
+    from pxr import Usd
+
+    stage = current_stage()
+    with Usd.EditContext(stage, stage.GetRootLayer()):
+        stage.SetTimeCodesPerSecond(1.0 / rendering)
+    omni.timeline.get_timeline_interface().set_time_codes_per_second(1.0 / rendering)
+    loop = _loop.acquire_loop_interface()
+    loop.set_manual_step_size(rendering)
+    loop.set_manual_mode(True)
+
+
 def update() -> None:
     """One update of the application."""
     omni.kit.app.get_app().update()

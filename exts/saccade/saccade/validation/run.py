@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import inspect
 import shutil
 import time
@@ -19,7 +18,6 @@ from saccade.loop import Observer, Outcome, PerceptionLoop, RecordSink
 from saccade.network import Network
 from saccade.simulators.base import Simulator, SteppedSimulator
 from saccade.telemetry.gpu import GpuSampler
-from saccade.telemetry.host import host_facts, package_versions
 from saccade.telemetry.profiled import clear_profile, profile_facts
 from saccade.telemetry.recorder import (
     Recorder,
@@ -31,6 +29,7 @@ from saccade.telemetry.recorder import (
 )
 from saccade.telemetry.taps import Taps
 from saccade.validation.accuracy_budgets import judged_budgets
+from saccade.validation.documents import header_of, json_text, now_text, run_document
 from saccade.validation.interrupt import Interrupt, signals_to
 from saccade.validation.progress import RunProgress
 from saccade.validation.samples import SampleKeeper
@@ -88,6 +87,7 @@ def validation_turns(
     console: Console | None = None,
     interrupt: Interrupt | None = None,
     watch: Watch | None = None,
+    stepped: bool = False,
 ) -> Generator[str, float | None, dict[str, Any]]:
     """Does what :func:`validate` does turn by turn, for an application that must not be held up.
 
@@ -102,6 +102,7 @@ def validation_turns(
         console: As for :func:`validate`.
         interrupt: Its ``requested`` ends the run in order.
         watch: Looks on.
+        stepped: Whether Isaac Sim's own application makes the updates.
 
     Returns:
         As :func:`validate`, as the generator's value.
@@ -114,22 +115,22 @@ def validation_turns(
     interrupt = interrupt or Interrupt()
     before = latest_directory(out)
     directory = run_directory(out, config.run.name or loaded.name)
-    document = _document(loaded, directory)
+    document = run_document(loaded, directory)
     progress = RunProgress(console, config)
     say = saying(progress, watch, interrupt)
     with progress:
         recorder: Recorder | None = None
-        session = RunSession(watch)
+        session = RunSession(watch, stepped=stepped)
         outcome = Outcome(reason="interrupted", message="stopped before the first frame")
         keeper: SampleKeeper | None = None
         summary: dict[str, Any] | None = None
         try:
-            write_atomic(directory / "run.json", _json({**document, "state": "running"}))
+            write_atomic(directory / "run.json", json_text({**document, "state": "running"}))
             with interrupt.held():
                 recorder = Recorder(directory, header_of(config, directory.name), flush_ms=config.record.flush_ms)
             yield from session.opening(loaded, say)
             document.update(session.facts())
-            write_atomic(directory / "run.json", _json({**document, "state": "running"}))
+            write_atomic(directory / "run.json", json_text({**document, "state": "running"}))
             keeper = SampleKeeper(
                 config.record.samples,
                 first=config.run.warmup,
@@ -162,7 +163,7 @@ def validation_turns(
                 recorder.close(outcome.reason, outcome.message, outcome.wall_s, outcome.simulated_s)
             if directory.exists() and recorder is not None:
                 say("judging the record")
-                document["finished"] = _now()
+                document["finished"] = now_text()
                 document.update(facts)
                 document["recorder"] = recorder.facts()
                 if outcome.pauses:
@@ -213,7 +214,8 @@ def _with_report(directory: Path, keeper: SampleKeeper | None, summary: dict[str
 class RunSession:
     """What is open during a run."""
 
-    def __init__(self, watch: Watch | None = None) -> None:
+    def __init__(self, watch: Watch | None = None, *, stepped: bool = False) -> None:
+        self.stepped = stepped
         self.networks: dict[str, Network] = {}
         self.simulator: Simulator | None = None
         self.state: Any = None
@@ -236,11 +238,19 @@ class RunSession:
             )
             self._opened()
         yield APPLICATION
-        self.simulator = simulator_for(loaded, say)
+        self.simulator = simulator_for(loaded, say, stepped=self.stepped)
         replay = config.simulator.backend == "replay"
         scene = config.scene if replay else loaded.scene_path()
         if isinstance(self.simulator, SteppedSimulator):
-            self.state = yield from self.simulator.opening(scene)
+            opening = self.simulator.opening(scene)
+            while self.state is None:
+                try:
+                    turn = next(opening)
+                except StopIteration as end:
+                    self.state = end.value
+                else:
+                    yield turn
+                    say("opening the scene")  # and hears a wish to stop
         else:
             self.state = self.simulator.open(scene)
         self._opened()
@@ -296,8 +306,15 @@ class RunSession:
             self.simulator.close()
 
 
-def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None = None) -> Simulator:
+def simulator_for(
+    loaded: LoadedConfiguration, say: Callable[[str], None] | None = None, *, stepped: bool = False
+) -> Simulator:
     """Returns the configured simulator, not yet opened.
+
+    Args:
+        loaded: The configuration.
+        say: Told what is being done.
+        stepped: Whether Isaac Sim's own application makes the updates.
 
     Raises:
         DependencyError: It is not installed.
@@ -308,8 +325,9 @@ def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None
     device = _device(config)
     if backend == "isaac":
         from saccade.simulators.isaac import IsaacSimulator
+        from saccade.simulators.isaac_window import WindowIsaacSimulator
 
-        return IsaacSimulator(config, device=device, progress=say)
+        return (WindowIsaacSimulator if stepped else IsaacSimulator)(config, device=device, progress=say)
     if backend == "replay":
         from saccade.simulators.replay import ReplaySimulator
 
@@ -440,55 +458,6 @@ def _run(
 def _ordinal(device: str) -> int:
     """Returns the number of a CUDA device; 0 for the CPU, beside which the first GPU is watched where there is one."""
     return int(device.partition(":")[2] or 0)
-
-
-def header_of(config: RunConfig, name: str) -> dict[str, Any]:
-    """Returns the first line of the record of the run ``name``."""
-    return {
-        "kind": "header",
-        "schema": 1,
-        "run": name,
-        "created": _now(),
-        "sensors": {
-            name: {"kind": s.kind, "rate": s.rate, **({"range_max": s.range_max} if s.kind == "lidar" else {})}
-            for name, s in config.sensors.items()
-        },
-        "networks": {
-            name: {
-                "sensor": next(iter(n.inputs.values())).sensors[0],
-                "classes": n.decoder.classes,
-                "hazard_threshold": n.decoder.hazard_threshold,
-            }
-            for name, n in config.networks.items()
-        },
-        "deadline_ms": config.run.deadline_ms,
-        "frames_expected": config.run.frames,
-        "warmup": config.run.warmup,
-    }
-
-
-def _document(loaded: LoadedConfiguration, directory: Path) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "name": directory.name,
-        "started": _now(),
-        "configuration": loaded.config.model_dump(mode="json"),
-        "configuration_file": str(loaded.path),
-        "sources": loaded.sources,
-        "seed": loaded.config.run.seed,
-        "versions": package_versions(),
-        "host": host_facts(),
-    }
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).astimezone().isoformat(timespec="milliseconds")
-
-
-def _json(document: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(document, indent=1, default=str)
 
 
 def _report(directory: Path) -> None:
