@@ -7,7 +7,6 @@ from tests.onnx_models import camera_network, lidar_network
 from tests.scripted_simulator import ScriptedSimulator
 
 from saccade.configuration import load_configuration
-from saccade.loop import UPDATE
 
 BUDGETS = {"latency_p95_ms": None, "deadline_miss_rate": None, "dropped": 0}
 
@@ -26,7 +25,7 @@ class SteppedSimulator(ScriptedSimulator):
     def opening(self, scene):
         """Takes two updates."""
         for _ in range(2):
-            yield UPDATE
+            yield "opening"
         return self.open(scene)
 
     def begin_step(self, command):

@@ -82,6 +82,7 @@ def test_a_run_in_the_window(version, tmp_path):
         assert not world.playing
 
 
+@pytest.mark.slow
 def test_a_clock_that_its_user_has_stopped_makes_no_step_and_stop_still_ends_the_run(tmp_path):
     path = configuration(tmp_path, 1000)
     with install("6.2", settings=settings(path, tmp_path)) as double:
@@ -132,6 +133,7 @@ def test_without_waiting_for_the_renderer_the_log_says_what_to_do(tmp_path):
         assert_nothing_left(app)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "without",
     ["omni.timeline.ITimeline.set_time_codes_per_second", "omni.kit.loop._loop.LoopRunner.set_manual_step_size"],

@@ -62,7 +62,8 @@ def test_an_application_that_steps_the_simulator_itself_has_its_update_between_t
     loaded = loaded_for(tmp_path, frames=3, warmup=1)
     simulators = use(monkeypatch, SteppedSimulator)
     kinds, summary = run_to_end(
-        turns_of(loaded, tmp_path / "runs"), on=lambda kind: simulators[0].update() if kind == UPDATE else None
+        turns_of(loaded, tmp_path / "runs", stepped=True),
+        on=lambda kind: simulators[0].update() if kind == UPDATE else None,
     )
     counts = Counter(kinds)
     assert counts[UPDATE] == counts[STAND] + 2, "two of them while it was opened"
@@ -79,7 +80,7 @@ def test_without_its_update_such_a_simulator_makes_no_step_and_the_run_can_still
         turns.append(kind)
         interrupt.requested = len(turns) > 50
 
-    _, summary = run_to_end(turns_of(loaded, tmp_path / "runs", interrupt=interrupt), on=stop)
+    _, summary = run_to_end(turns_of(loaded, tmp_path / "runs", interrupt=interrupt, stepped=True), on=stop)
     assert turns.count(STAND) == 1 and turns.count(UPDATE) > 40 and not simulators[0].updates
     assert summary["verdict"] == "invalid"
 

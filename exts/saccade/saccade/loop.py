@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -95,6 +96,7 @@ class PerceptionLoop:
         stop: Asked once per step; a text ends the run with that reason.
         stages: Users' own work on the GPU as part of every frame.
         execution: How frames become results; ``None`` takes what fits where sensors and engines are.
+        stepped: Whether the simulator's application makes its steps, between the turns of :meth:`steps`.
     """
 
     def __init__(
@@ -110,7 +112,9 @@ class PerceptionLoop:
         stop: Callable[[], tuple[str, str] | None] = lambda: None,
         stages: Sequence[FrameStage] = (),
         execution: Execution | None = None,
+        stepped: bool = False,
     ) -> None:
+        self._stepped = stepped
         self._config = config
         self._simulator = simulator
         self._networks = dict(networks)
@@ -158,7 +162,7 @@ class PerceptionLoop:
         stood = 0.0
         start_sim = state.sim_time
         command: Command | None = None
-        stepped = self._simulator if isinstance(self._simulator, SteppedSimulator) else None
+        stepped = self._simulator if self._stepped and isinstance(self._simulator, SteppedSimulator) else None
         realtime = config.simulator.pace == "realtime" and stepped is None
         # What was loaded (USD, physics, networks) lives as long as the run: a full collection that walks through
         # all of it in mid-run would cost a frame its deadline.
@@ -326,8 +330,12 @@ class PerceptionLoop:
 
     def _catch_up(self, state: SimState, start_wall: float, start_sim: float) -> SimState:
         """Lets the simulated world run on to where the wall clock is; the simulator does not wait for the loop."""
+        before = math.inf
         while True:
             behind = (time.perf_counter() - start_wall) - (state.sim_time - start_sim)
+            if behind >= before:
+                return state  # a step takes longer than it simulates: more of them would not catch up, ever
+            before = behind
             if behind < self._config.simulator.step:
                 if behind < 0:
                     time.sleep(-behind)

@@ -95,7 +95,7 @@ class SteppedSimulator(Protocol):
     """
 
     def opening(self, scene: Path | str) -> Generator[str, None, SimState]:
-        """Does what :meth:`Simulator.open` does, and yields wherever the application has to make an update."""
+        """Does what :meth:`Simulator.open` does, and yields what it waits for wherever an update has to be made."""
         ...
 
     def begin_step(self, command: Command | None) -> None:

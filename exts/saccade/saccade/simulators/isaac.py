@@ -6,7 +6,7 @@ import importlib
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,9 @@ from saccade.config import LidarConfig, RunConfig
 from saccade.errors import ConfigurationError, DependencyError, SceneError
 from saccade.frame import Command, Frame, GroundTruth, SimState
 from saccade.paths import is_url
-from saccade.simulators.isaac_checks import check_sizes, warnings_of
+from saccade.simulators.isaac_checks import check_sensors, check_settings, warnings_of
 from saccade.simulators.isaac_frames import EpochClock, physics_time_step
-from saccade.simulators.isaac_inbox import SAME_TIME, Inbox
+from saccade.simulators.isaac_inbox import Inbox
 from saccade.simulators.isaac_versions import Release
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class IsaacSimulator:
         config: The run.
         device: ``"cpu"`` or ``"cuda:N"``: where engines and sensors' buffers are.
         progress: Called with what is being done while the scene loads.
+        attach: Whether the stage that is open is used as it is, instead of the configured scene being opened. Setting
+            the times then writes ``timeCodesPerSecond`` of its root layer, which changes the pace of its animation.
+
+    Raises:
+        DependencyError: This Python is not Isaac Sim's, or the release is not supported.
     """
 
     name = "isaac"
@@ -72,11 +77,19 @@ class IsaacSimulator:
     capturable = False
 
     def __init__(
-        self, config: RunConfig, *, device: str = "cuda:0", progress: Callable[[str], None] | None = None
+        self,
+        config: RunConfig,
+        *,
+        device: str = "cuda:0",
+        progress: Callable[[str], None] | None = None,
+        attach: bool = False,
     ) -> None:
         self._config = config
         self._progress = progress or (lambda text: None)
         self.device = device
+        self._attach = attach
+        self._begun = False
+        self._physics_before = 0
         self.route: list[tuple[float, float]] = []
         """Waypoints that the scene names, in the world [m]."""
         try:
@@ -109,26 +122,35 @@ class IsaacSimulator:
             SceneError: The stage is missing or cannot be used; the text says what to do.
             ConfigurationError: A sensor or a setting cannot be met.
         """
-        for advance in self._opening(scene):
-            advance()
-        return self.state
+        steps = self.opening(scene)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                state: SimState = end.value
+                return state
+            self._kit.update()
 
-    def _opening(self, scene: Path | str) -> Generator[Callable[[], None], None, None]:
-        """Does so, and yields wherever the application has to make an update, with what makes it here."""
+    def opening(self, scene: Path | str) -> Generator[str, None, SimState]:
+        """Does what :meth:`open` does, and yields what it waits for wherever the application has to make an update."""
         from saccade.simulators.isaac_scene import prepare_stage, write_top_layer
         from saccade.simulators.isaac_truth import CorridorBoxes
         from saccade.simulators.isaac_walk import ContactLog, StageWalk
 
         self.close()
         config = self._config.simulator
-        self._check_settings()
-        check_sizes(self._config, self.release)
+        check_settings(self._kit.settings(), self._config, self.device)
+        check_sensors(self._config, self.release)
         self._missing_extensions = [name for name in self._extensions if not self._kit.enable_extension(name)]
-        self._folder = Path(tempfile.mkdtemp(prefix="saccade-isaac-"))
         path = scene if is_url(str(scene)) else Path(scene)
-        self._progress(f"opening {scene} in Isaac Sim {self.release.version}")
-        yield from self._open_stage(write_top_layer(path, self._folder), path)
-        self._scene = prepare_stage(self._kit.current_stage(), path, self._config)
+        if not self._attach:
+            self._folder = Path(tempfile.mkdtemp(prefix="saccade-isaac-"))
+            self._progress(f"opening {scene} in Isaac Sim {self.release.version}")
+            yield from self._open_stage(write_top_layer(path, self._folder), path)
+        stage = self._kit.current_stage()
+        if stage is None:
+            raise SceneError("no stage is open in Isaac Sim: open one, or name a scene")
+        self._scene = prepare_stage(stage, path, self._config)
         self.route = self._scene.route
         humanoid = self._scene.humanoid
         self._walk = StageWalk(config, humanoid, self._scene.joints, self._scene.authored_targets)
@@ -138,28 +160,18 @@ class IsaacSimulator:
         self._steps = 0
         self._history: deque[_Moment] = deque(maxlen=HISTORY)
         self._clock = EpochClock()
-        physics = physics_time_step(config.step, config.substeps)
-        self._set_times(config.step, physics)
+        self._set_times(config.step, physics_time_step(config.step, config.substeps))
         self._kit.set_timeline_end(END_OF_TIME)
         self._progress("attaching sensors")
         self._attach_sensors()
         self._progress("starting the simulation")
         self._adapter.start_contacts()
-        yield from self._play()
+        self._kit.play()
+        yield "starting the simulation"
         self._walk.bind(self._adapter.bind_articulation(humanoid.root))
         self._adapter.start_callbacks(self._before_physics, self._after_physics)
         yield from self._settle()
-
-    def _set_times(self, rendering: float, physics: float) -> None:
-        self._adapter.set_times(rendering, physics)
-
-    def _play(self) -> Iterator[Callable[[], None]]:
-        """Starts the simulation; physics is ready afterwards."""
-        self._adapter.play()
-        return iter(())
-
-    def _stop(self) -> None:
-        self._adapter.stop()
+        return self.state
 
     def step(self, command: Command | None) -> SimState:
         """Advances by one update of ``simulator.step``; ``None`` keeps the command that holds.
@@ -171,21 +183,32 @@ class IsaacSimulator:
             ConfigurationError: A commanded value is not finite, a joint is unknown, or a sensor's stream cannot be
                 used; the text says what to do.
         """
-        if command is not None:
-            self._walk.accept(command)
-        self._steps += 1
-        self._before_update()
-        self._adapter.update()
-        self._after_update()
+        if not self._begun:
+            self.begin_step(command)
+            self._kit.update()
+        self._begun = False
+        self._end_update()
         self._clock.sample_if_due()
         return self.state
 
-    def advance_dropping(self, sim_time: float, command: Command | None = None) -> SimState:
-        """Steps until ``sim_time`` [s] without sensing; :meth:`sense` then delivers the newest samples only."""
-        while self.state.sim_time < sim_time - SAME_TIME:
-            self.step(command)
-            command = None
-        return self.state
+    def begin_step(self, command: Command | None) -> None:
+        """Hands over the command for the next step, for who leaves the update to the application."""
+        if command is not None:
+            self._walk.accept(command)
+        self._steps += 1
+        self._begun = True
+        self._begin_update()
+
+    def step_done(self) -> bool:
+        """Tells whether the application has made that step; :meth:`step` then returns its state."""
+        return self._failure is not None or self._physics_steps() >= self._config.simulator.substeps
+
+    def hold(self, on: bool) -> None:
+        """Lets simulated time stand still, or go on, while the application makes further updates."""
+        if on:
+            self._kit.pause()
+        else:
+            self._kit.play()
 
     def sense(self) -> Sequence[Frame]:
         """Returns the newest new frame of each sensor that is due; none is possible.
@@ -246,13 +269,14 @@ class IsaacSimulator:
 
     def facts(self) -> dict[str, Any]:
         """Returns what the record should say about the simulator and the scene."""
+        settings = self._kit.settings()
         facts: dict[str, Any] = {
             "name": self.name,
             "device": self.device,
-            "versions": {**self._kit.versions(), "warp-lang": _warp_version()},
+            "versions": self._kit.versions(),
             "release_read": self.release.read,
             "core_api": self.release.core,
-            "settings": self._kit.settings(),
+            "settings": settings,
             "missing_extensions": list(self._missing_extensions),
         }
         scene = self._scene
@@ -276,10 +300,7 @@ class IsaacSimulator:
             floor_height_m=humanoid.floor_height,
             classes=self._boxes.counts,
             unknown_labels={label: paths[:5] for label, paths in scene.labels.unknown.items()},
-            warnings=[
-                *scene.warnings,
-                *warnings_of(self._config, self.release, self._kit.settings(), self._missing_extensions),
-            ],
+            warnings=[*scene.warnings, *warnings_of(self._config, self.release, settings, self._missing_extensions)],
             floor_plan=self._boxes.plan(scene.route),
             sensors=intrinsics_facts(scene.placements, self._config),
             streams={name: inbox.facts() for name, inbox in self._inboxes.items()},
@@ -300,7 +321,8 @@ class IsaacSimulator:
 
             self._adapter.stop_callbacks()
             self._adapter.stop_contacts()
-            self._stop()
+            self._kit.stop()
+            self._adapter.close()
             remove_prims(self._scene.stage, self._prims)
             self._scene = None
         self._prims.clear()
@@ -309,34 +331,14 @@ class IsaacSimulator:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def _check_settings(self) -> None:
-        """Verifies that a lockstep run gets one frame per update, and that the renderer is on the engines' GPU."""
-        settings = self._kit.settings()
-        if self._lockstep:
-            wrong = [
-                f"{path} is {settings[path]}, not {wanted}"
-                for path, wanted in (("/app/hydraEngine/waitIdle", True), ("/app/asyncRendering", False))
-                if bool(settings[path]) is not wanted
-            ]
-            if wrong:
-                raise ConfigurationError(
-                    f"simulator.pace: lockstep needs the renderer to be waited for, and {' and '.join(wrong)}: "
-                    f"start with the experience isaacsim.exp.base.zero_delay.kit (scripts/isaac_validate.py does), "
-                    f"or use simulator.pace: realtime"
-                )
-        active = settings["/renderer/activeGpu"]
-        ordinal = int(self.device.partition(":")[2] or 0)
-        if self.device != "cpu" and isinstance(active, int) and active >= 0 and active != ordinal:
-            raise ConfigurationError(
-                f"the renderer is on GPU {active} (/renderer/activeGpu), the engines are on {self.device}: sensors' "
-                f"frames would have to be copied. Start with --/renderer/activeGpu={ordinal}"
-            )
+    def _set_times(self, rendering: float, physics: float) -> None:
+        self._adapter.set_times(rendering, physics)
 
-    def _open_stage(self, top: Path, scene: Path | str) -> Iterator[Callable[[], None]]:
+    def _open_stage(self, top: Path, scene: Path | str) -> Generator[str, None, None]:
         if not self._adapter.open_stage(str(top)):
             raise SceneError(f"Isaac Sim could not open {scene}: its log says why")
         for _ in range(MAX_LOADING):
-            yield self._kit.update
+            yield f"loading {scene}"
             if not self._adapter.stage_is_loading() and not self._kit.stage_is_loading():
                 return
         raise SceneError(f"{scene} was still loading after {MAX_LOADING} updates: check its references")
@@ -409,17 +411,20 @@ class IsaacSimulator:
         except Exception as error:
             self._failure = self._failure or error
 
-    def _before_update(self) -> None:
+    def _begin_update(self) -> None:
         self.state.applied.clear()
         self._contacts.onsets.clear()
-        self._before = self._adapter.physics_steps()
+        self._physics_before = self._adapter.physics_steps()
 
-    def _after_update(self) -> None:
-        """Takes in what one update did; raises what went wrong in callbacks during it."""
+    def _physics_steps(self) -> int:
+        return int(self._adapter.physics_steps()) - self._physics_before
+
+    def _end_update(self) -> None:
+        """Takes over what an update brought; raises what went wrong in callbacks during it."""
         if self._failure is not None:
             error, self._failure = self._failure, None
             raise error
-        taken, wanted = self._adapter.physics_steps() - self._before, self._config.simulator.substeps
+        taken, wanted = self._physics_steps(), self._config.simulator.substeps
         if taken != wanted and self._steps > 0:
             raise ConfigurationError(
                 f"one update made {taken} physics steps instead of simulator.substeps = {wanted}: something else sets "
@@ -432,13 +437,14 @@ class IsaacSimulator:
         }
         self._report()
 
-    def _settle(self) -> Iterator[Callable[[], None]]:
-        """Updates until every sensor has delivered what was just simulated several times in a row."""
+    def _settle(self) -> Generator[str, None, None]:
+        """Waits until every sensor has delivered what was just simulated several times in a row."""
         needed = SETTLED if self._lockstep else 1
+        waiting: list[str] = []
         for _ in range(MAX_SETTLING):
-            self._before_update()
-            yield self._adapter.update
-            self._after_update()
+            self._begin_update()
+            yield "waiting for the sensors"
+            self._end_update()
             waiting = [
                 name
                 for name, inbox in self._inboxes.items()
@@ -489,9 +495,3 @@ class IsaacSimulator:
             floor_height=humanoid.floor_height,
             range_max=stream.config.range_max,
         )
-
-
-def _warp_version() -> str:
-    import warp as wp
-
-    return str(wp.config.version)

@@ -56,29 +56,17 @@ class Adapter:
             physics_dt=physics, rendering_dt=rendering, stage_units_in_meters=1.0, set_defaults=False
         )
 
-    def play(self) -> None:
-        """Starts the simulation; physics is ready afterwards."""
-        self._context.initialize_physics()
-        self._context.play()
-
-    def stop(self) -> None:
-        """Ends the simulation."""
-        if self._context is not None:
-            self._context.stop()
-            SimulationContext.clear_instance()
-            self._context = None
-
     def set_physics_time(self, physics: float) -> None:
         """Sets the simulated time of one physics step [s] without a simulation context, as in a window."""
         # It lacks its @classmethod in 5.0 and 5.1: the class has to be given.
         SimulationManager.set_physics_dt(SimulationManager, dt=physics)
 
-    def stop_in_window(self) -> None:
-        """Has nothing to give back: there is no simulation context in a window."""
-
-    def update(self) -> None:
-        """One update with its physics steps and a rendering."""
-        self._context.step(render=True)
+    def close(self) -> None:
+        """Lets go of what the times were set through."""
+        if self._context is not None:
+            SimulationContext.clear_instance()
+            self._context = None
+        self._articulation = None
 
     def simulation_time(self) -> float:
         """Simulation time [s] after the last physics step."""
@@ -100,7 +88,7 @@ class Adapter:
         self._uids.clear()
 
     def bind_articulation(self, path: str) -> list[str]:
-        """Takes hold of the humanoid and returns the names of its degrees of freedom; after :meth:`play`."""
+        """Takes hold of the humanoid and returns the names of its degrees of freedom; while it plays."""
         self._articulation = Articulation(path)
         self._articulation.initialize()
         return list(self._articulation.dof_names or ())

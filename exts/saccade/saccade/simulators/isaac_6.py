@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from isaacsim.core.experimental.prims import Articulation
-from isaacsim.core.experimental.utils.app import play, stop, update_app
 from isaacsim.core.experimental.utils.stage import is_stage_loading, open_stage
 from isaacsim.core.rendering_manager import RenderingManager
 from isaacsim.core.simulation_manager import SimulationEvent, SimulationManager
@@ -54,7 +53,6 @@ class Adapter:
         self._lidars: list[Any] = []
         self._subscription: Any = None
         self._begun: list[tuple[str, str]] = []
-        self._playing = False
 
     def open_stage(self, path: str) -> bool:
         """Opens a stage; a file that is missing is told by the returned flag only."""
@@ -70,27 +68,10 @@ class Adapter:
         SimulationManager.setup_simulation(dt=physics)
         RenderingManager.set_dt(rendering)
 
-    def play(self) -> None:
-        """Starts the simulation; physics is ready afterwards."""
-        self._playing = True
-        play(commit=True)
-        update_app(steps=1)
-
-    def stop(self) -> None:
-        """Ends the simulation."""
-        if self._playing:
-            self._playing = False
-            stop(commit=True)
+    def close(self) -> None:
+        """Lets go of the prims."""
         self._lidars.clear()
-
-    def stop_in_window(self) -> None:
-        """Gives the LiDARs back, after the timeline was stopped."""
-        self._playing = False
-        self._lidars.clear()
-
-    def update(self) -> None:
-        """One update with its physics steps and a rendering."""
-        update_app(steps=1)
+        self._articulation = None
 
     def simulation_time(self) -> float:
         """Simulation time [s] after the last physics step."""
@@ -116,7 +97,7 @@ class Adapter:
         self._uids.clear()
 
     def bind_articulation(self, path: str) -> list[str]:
-        """Takes hold of the humanoid and returns the names of its degrees of freedom; after :meth:`play`."""
+        """Takes hold of the humanoid and returns the names of its degrees of freedom; while it plays."""
         self._articulation = Articulation(path)
         return list(self._articulation.dof_names or ())
 

@@ -1,4 +1,4 @@
-"""What a configuration asks for that an Isaac Sim release cannot give, or gives otherwise; imports nothing of it."""
+"""What has to hold before a run in Isaac Sim begins, and what it does otherwise than configured; no omni in here."""
 
 from __future__ import annotations
 
@@ -10,36 +10,72 @@ from saccade.errors import ConfigurationError
 from saccade.simulators.isaac_versions import SMALL_SIDE, Release
 
 
-def check_sizes(config: RunConfig, release: Release) -> None:
-    """Refuses cameras whose pictures would come back in another size.
+def check_settings(settings: Mapping[str, Any], config: RunConfig, device: str) -> None:
+    """Verifies that a lockstep run gets one frame per update, and that the renderer is on the engines' GPU.
+
+    Args:
+        settings: By path, as the application has them.
+        config: The run.
+        device: Of the engines, ``"cpu"`` or ``"cuda:N"``.
 
     Raises:
-        ConfigurationError: There is one; the text says what to do.
+        ConfigurationError: They do not fit; the text says how to start.
+    """
+    if config.simulator.pace == "lockstep":
+        wrong = [
+            f"{path} is {settings[path]}, not {wanted}"
+            for path, wanted in (("/app/hydraEngine/waitIdle", True), ("/app/asyncRendering", False))
+            if bool(settings[path]) is not wanted
+        ]
+        if wrong:
+            raise ConfigurationError(
+                f"simulator.pace: lockstep needs the renderer to be waited for, and {' and '.join(wrong)}: start with "
+                f"the experience isaacsim.exp.base.zero_delay.kit (scripts/isaac_validate.py does), or use "
+                f"simulator.pace: realtime"
+            )
+    active = settings["/renderer/activeGpu"]
+    ordinal = int(device.partition(":")[2] or 0)
+    if device != "cpu" and isinstance(active, int) and active >= 0 and active != ordinal:
+        raise ConfigurationError(
+            f"the renderer is on GPU {active} (/renderer/activeGpu), the engines are on {device}: frames would have "
+            f"to be copied. Start with --/renderer/activeGpu={ordinal}"
+        )
+
+
+def check_sensors(config: RunConfig, release: Release) -> None:
+    """Refuses cameras that the release's upscaler would give in another size.
+
+    Raises:
+        ConfigurationError: The text says what to configure instead.
     """
     for name, sensor in config.sensors.items():
         if not isinstance(sensor, CameraConfig) or not release.resizes_small:
             continue
         if min(sensor.width, sensor.height) < SMALL_SIDE:
             raise ConfigurationError(
-                f"sensors.{name}: {sensor.width}x{sensor.height} is too small for Isaac Sim {release.name}, "
-                f"whose upscaler gives buffers of another size below {SMALL_SIDE} px: render at 320 px or more and "
-                f"give the network's input the size that it takes (networks.<name>.inputs.<tensor>.size)"
+                f"sensors.{name}: {sensor.width}x{sensor.height} is too small for Isaac Sim {release.name}, whose "
+                f"upscaler gives buffers of another size below {SMALL_SIDE} px: render at 320 px or more and give the "
+                f"network's input the size that it takes (networks.<name>.inputs.<tensor>.size)"
             )
 
 
-def warnings_of(
-    config: RunConfig, release: Release, settings: Mapping[str, Any], missing_extensions: Sequence[str]
-) -> list[str]:
-    """Returns what the run does otherwise than the configuration reads."""
+def warnings_of(config: RunConfig, release: Release, settings: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
+    """Returns what the run does otherwise than the configuration reads, in sentences.
+
+    Args:
+        config: The run.
+        release: Which Isaac Sim runs.
+        settings: By path.
+        missing: Extensions that could not be enabled.
+    """
     notes = []
     if not release.read:
-        notes.append(f"the interface of Isaac Sim {release.version} was not read: it is taken for that of 6.2")
+        notes.append(f"the interface of Isaac Sim {release.version} was not read: its neighbours' is assumed")
     for name, sensor in config.sensors.items():
         noise = sensor.noise.model_dump()
         if any(noise[key] != (1.0 if key == "exposure" else 0.0) for key in noise):
             notes.append(f"sensors.{name}.noise belongs to the embedded simulator's sensors and is not added here")
-    for name in missing_extensions:
-        notes.append(f"the extension {name} could not be enabled")
+    notes += [f"the extension {name} could not be enabled" for name in missing]
     if settings["/renderer/multiGpu/enabled"]:
         notes.append("/renderer/multiGpu/enabled is set: frames may be rendered on another GPU than the engines'")
     return notes

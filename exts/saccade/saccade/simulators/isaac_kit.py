@@ -11,6 +11,7 @@ import omni.kit.app
 import omni.replicator.core as rep
 import omni.timeline
 import omni.usd
+import warp as wp
 from isaacsim.core.version import get_version
 
 from saccade.simulators.isaac_sensors import Request
@@ -122,8 +123,12 @@ def installed_release() -> Release:
 
 
 def versions() -> dict[str, str]:
-    """Returns what Isaac Sim and Kit call themselves."""
-    return {"isaacsim": str(get_version()[0]), "kit": str(omni.kit.app.get_app().get_kit_version())}
+    """Returns the versions of Isaac Sim, Kit and the Warp that Kit brought."""
+    return {
+        "isaacsim": str(get_version()[0]),
+        "kit": str(omni.kit.app.get_app().get_kit_version()),
+        "warp-lang": str(wp.config.version),
+    }
 
 
 def settings() -> dict[str, Any]:
@@ -143,27 +148,32 @@ def stage_is_loading() -> bool:
     return bool(loaded < total)
 
 
+def update() -> None:
+    """One update of the application: its physics steps, then a rendering of every product."""
+    omni.kit.app.get_app().update()
+
+
 def set_timeline_end(seconds: float) -> None:
     """Puts the end of the timeline off [s]: at the end of the stage's range it would start again, and with it time."""
     omni.timeline.get_timeline_interface().set_end_time(seconds)
 
 
 def play() -> None:
-    """Lets time go on from the next update on."""
+    """Starts the simulation at once, instead of at the next update."""
     timeline = omni.timeline.get_timeline_interface()
     timeline.play()
     timeline.commit()
 
 
 def pause() -> None:
-    """Lets time stand still from the next update on."""
+    """Lets simulated time stand still."""
     timeline = omni.timeline.get_timeline_interface()
     timeline.pause()
     timeline.commit()
 
 
 def stop() -> None:
-    """Ends the simulation and sets time back."""
+    """Ends the simulation at once; time and poses go back to where they were."""
     timeline = omni.timeline.get_timeline_interface()
     timeline.stop()
     timeline.commit()
@@ -185,11 +195,6 @@ def set_loop_times(rendering: float) -> None:
     loop = _loop.acquire_loop_interface()
     loop.set_manual_step_size(rendering)
     loop.set_manual_mode(True)
-
-
-def update() -> None:
-    """One update of the application."""
-    omni.kit.app.get_app().update()
 
 
 def enable_extension(name: str) -> bool:

@@ -252,12 +252,13 @@ def lidar_pose(stage: Usd.Stage, placement: Placement) -> tuple[tuple[float, flo
 
 
 def remove_prims(stage: Usd.Stage, paths: list[str]) -> None:
-    """Removes what was defined in the session layer."""
+    """Removes prims that were defined in the session layer, or by Isaac Sim where it edits."""
     from pxr import Usd
 
-    with Usd.EditContext(stage, stage.GetSessionLayer()):
-        for path in paths:
-            stage.RemovePrim(path)
+    for layer in (stage.GetSessionLayer(), stage.GetEditTarget().GetLayer()):
+        with Usd.EditContext(stage, layer):
+            for path in paths:
+                stage.RemovePrim(path)
 
 
 def _local_matrix(stage: Usd.Stage, placement: Placement) -> Any:

@@ -14,7 +14,7 @@ from saccade.configuration import LoadedConfiguration
 from saccade.controller import Controller, ReflexController
 from saccade.errors import ConfigurationError, DependencyError, EngineError, RecordError, SaccadeError
 from saccade.execution import Execution, execution_for
-from saccade.loop import Observer, Outcome, PerceptionLoop, RecordSink
+from saccade.loop import UPDATE, Observer, Outcome, PerceptionLoop, RecordSink
 from saccade.network import Network
 from saccade.simulators.base import Simulator, SteppedSimulator
 from saccade.telemetry.gpu import GpuSampler
@@ -241,16 +241,16 @@ class RunSession:
         self.simulator = simulator_for(loaded, say, stepped=self.stepped)
         replay = config.simulator.backend == "replay"
         scene = config.scene if replay else loaded.scene_path()
-        if isinstance(self.simulator, SteppedSimulator):
+        if self.stepped and isinstance(self.simulator, SteppedSimulator):
             opening = self.simulator.opening(scene)
             while self.state is None:
                 try:
-                    turn = next(opening)
+                    waits_for = next(opening)
                 except StopIteration as end:
                     self.state = end.value
                 else:
-                    yield turn
-                    say("opening the scene")  # and hears a wish to stop
+                    yield UPDATE
+                    say(waits_for)  # and hears a wish to stop
         else:
             self.state = self.simulator.open(scene)
         self._opened()
@@ -435,6 +435,7 @@ def _run(
         observers=observers,
         stop=stop,
         execution=execution,
+        stepped=session.stepped,
     )
     clear_profile()
     session.sampler = GpuSampler(_ordinal(simulator.device))
