@@ -88,7 +88,7 @@ def use(monkeypatch, kind=ScriptedSimulator, **arguments):
     """Makes every run use a scripted simulator; returns the list that those made go to."""
     made = []
 
-    def simulator_for(loaded, say=None, *, stepped=False):
+    def simulator_for(loaded, say=None, *, stepped=False, attach=False):
         made.append(kind(loaded.config, **arguments))
         return made[-1]
 

@@ -83,6 +83,33 @@ def test_a_run_in_the_window(version, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_open_stage_is_measured_as_it_is(tmp_path):
+    """Picked by its file, it is not opened anew, and what was put into it is taken back."""
+    stage_file = ROOT / "scenes" / "corridor.usda"
+    path = configuration(tmp_path, 2)
+    with install("6.2", settings=settings(path, tmp_path)) as double:
+        app = Application(double, [])
+        assert double.world.open_stage(str(stage_file))
+        stage = double.world.stage
+        app.enable()
+        app.rest()
+        app.updates(lambda: app.panel.view().humanoids)
+        app.drawn()
+        box = next(box for box in app.widgets("ComboBox") if str(stage_file) in box._args)
+        prims = {str(prim.GetPath()) for prim in stage.Traverse()}
+        box._choose(str(stage_file))
+        app.drawn()
+        app.rest()
+        app.panel.start()
+        app.until_state("done")
+        assert app.panel.view().verdict == "pass", app.panel.view().reasons
+        assert double.world.stage is stage, "it was not opened anew"
+        assert {str(prim.GetPath()) for prim in stage.Traverse()} == prims
+        app.disable()
+        assert_nothing_left(app)
+
+
+@pytest.mark.slow
 def test_a_clock_that_its_user_has_stopped_makes_no_step_and_stop_still_ends_the_run(tmp_path):
     path = configuration(tmp_path, 1000)
     with install("6.2", settings=settings(path, tmp_path)) as double:

@@ -163,6 +163,21 @@ def test_turns_may_be_done_by_another_thread_each(tmp_path, monkeypatch):
     assert summaries[0]["verdict"] == "pass", summaries[0]["reasons"]
 
 
+def test_a_run_that_is_given_up_is_closed_all_the_same(tmp_path, monkeypatch):
+    """Whoever did the turns goes away in the middle: the record has its end, and nothing is complained about."""
+    loaded = loaded_for(tmp_path, frames=50, warmup=0)
+    use(monkeypatch)
+    turns = turns_of(loaded, tmp_path / "runs")
+    for _ in range(20):
+        next(turns)
+    own = ("saccade-recorder", "saccade-gpu-sampler")
+    assert {thread.name for thread in threading.enumerate()} >= set(own), "the control: both were at work"
+    turns.close()
+    assert not {thread.name for thread in threading.enumerate()} & set(own)
+    record = read_frames(tmp_path / "runs" / "latest")
+    assert record.end["reason"] == "interrupted" and record.end["message"] == "the run was given up"
+
+
 def test_turns_and_validate_give_the_same_record(tmp_path, monkeypatch):
     loaded = loaded_for(tmp_path, frames=3, warmup=1)
     use(monkeypatch)

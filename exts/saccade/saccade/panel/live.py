@@ -6,12 +6,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from saccade.config import Budgets, RunConfig
 from saccade.loop import JUDGED, Tick
 from saccade.panel.preview import Previews
-from saccade.panel.view import BudgetRow, EngineRow, GpuRow, Percentile, SensorRow
+from saccade.panel.view import BudgetRow, EngineRow, GpuRow, Percentile, SensorRow, View
 from saccade.telemetry.record import Record
 from saccade.validation.documents import header_of
 from saccade.validation.summary import STAGE_NAMES, decision_latency, summarise
@@ -210,6 +211,39 @@ def _of_decision(frames: list[Mapping[str, Any]]) -> dict[str, float]:
     for (stage, _), value in stage_shares(frames).items():
         found[stage] = found.get(stage, 0.0) + value
     return found
+
+
+def with_run(view: View, run: LiveRun, found: dict[str, Any], summary: dict[str, Any] | None) -> View:
+    """Returns ``view`` with what is known of a run; ``summary`` is that of its end, ``None`` while it goes on."""
+    figures: Any = summary if summary is not None else run.figures
+    sensors = run.sensor_rows(found)
+    with run.lock:
+        latencies = tuple(run.latency_ms)
+        doing = run.doing
+    unused = tuple(row for row in found.values() if row.state == "unused")
+    return replace(
+        view,
+        doing=doing if view.state in ("building", "running", "stopping") else view.doing,
+        progress=run.progress,
+        sensors=(*sensors, *unused),
+        engines=run.engine_rows(),
+        decisions=run.decisions,
+        latency_ms=latencies,
+        percentiles=percentile_rows(figures),
+        stages_ms=run.stages_ms(),
+        dropped=sum(row.dropped for row in sensors),
+        misses=figures.get("deadline_misses", 0),
+        realtime_factor=figures.get("realtime_factor"),
+        gpu=run.gpu_rows(),
+        verdict=figures.get("verdict", ""),
+        verdict_final=summary is not None,
+        judged=figures.get("frames", 0),
+        reasons=tuple(figures.get("reasons", ())),
+        budgets=budget_rows(figures),
+        ros2=run.ros2(),
+        directory=summary["directory"] if summary is not None else "",
+        revision=view.revision * 1_000_000 + run.news,
+    )
 
 
 def figures_so_far(config: RunConfig, budgets: Budgets, records: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class Panel:
         self._looking: Generator[None, None, scene.SceneFacts] | None = None
         self._looked_at: tuple[Any, ...] | None = None
         self._facts: scene.SceneFacts | None = None
+        self._open_scene = ""
         self._summary: dict[str, Any] | None = None
         self._choices: dict[str, str] = {
             "configuration": "",
@@ -107,7 +108,10 @@ class Panel:
         self._load()
 
     def choose_scene(self, path: str) -> None:
-        """Picks another scene than the configuration's; empty = its own."""
+        """Picks another scene than the configuration's; empty = its own.
+
+        The file of the stage that an application has open means that stage as it is: sensors are attached to it.
+        """
         self._choose("scene", path)
 
     def choose_humanoid(self, prim: str) -> None:
@@ -188,12 +192,13 @@ class Panel:
             self._live = LiveRun(config, self._budgets, self._previews)
             self._summary = None
             stepped = self._stage is not None and config.simulator.backend == "isaac"
+            attach = stepped and bool(self._open_scene) and self._choices["scene"] == self._open_scene
             self._move("building")
             self.log.add(
                 "info", f"run of {loaded.name}: {config.run.frames} decisions after {config.run.warmup} of warm-up"
             )
             self._driver = RunDriver(
-                self._turns(loaded, interrupt, self._live, stepped=stepped),
+                self._turns(loaded, interrupt, self._live, stepped=stepped, attach=attach),
                 interrupt,
                 self._work(),
                 stepped=stepped,
@@ -202,12 +207,12 @@ class Panel:
             )
 
     def _turns(
-        self, loaded: LoadedConfiguration, interrupt: Interrupt, watch: LiveRun, *, stepped: bool
+        self, loaded: LoadedConfiguration, interrupt: Interrupt, watch: LiveRun, *, stepped: bool, attach: bool
     ) -> Generator[Any, Any, Any]:
         """The run's turns, each noted with the thread that does it."""
         from saccade.validation.run import validation_turns
 
-        turns = validation_turns(loaded, out=self.out, interrupt=interrupt, watch=watch, stepped=stepped)
+        turns = validation_turns(loaded, out=self.out, interrupt=interrupt, watch=watch, stepped=stepped, attach=attach)
         kind, sent, raised = "work", None, None
         while True:
             self._note(kind)
@@ -325,11 +330,14 @@ class Panel:
             return
         if self._looking is None:
             stage = self._stage()
-            key = None if stage is None else (stage.GetRootLayer().identifier, id(stage))
+            identifier = "" if stage is None else str(stage.GetRootLayer().identifier)
+            key = None if stage is None else (identifier, id(stage))
             if key == self._looked_at:
                 return
             self._looked_at = key
             self._facts = None
+            # A stage that was never saved has no file that a record could name.
+            self._open_scene = identifier if Path(identifier).is_file() else ""
             if stage is not None:
                 self._looking = scene.look_through(stage)
             self._changed()
@@ -365,6 +373,7 @@ class Panel:
             actions=_actions(state, ready=loaded is not None and not self._reads, reported=summary is not None),
             configurations=shipped if chosen in shipped else (chosen, *shipped),
             configuration=chosen,
+            scenes=(*((self._open_scene,) if self._open_scene else ()), *self._base.scenes),
             scene=self._choices["scene"],
             humanoids=tuple(facts.humanoids) if facts is not None else (),
             humanoid=self._choices["humanoid"],
@@ -386,7 +395,7 @@ class Panel:
             sensors=tuple(found.values()),
             ros2="on" if config.ros2.enabled else "off (ros2.enabled: false)",
         )
-        return view if current is None else _with_run(view, current, found, summary)
+        return view if current is None else live.with_run(view, current, found, summary)
 
     @property
     def _reads(self) -> bool:
@@ -447,38 +456,6 @@ def _actions(state: State, *, ready: bool, reported: bool) -> Actions:
         stop=state in ("building", "running", "paused"),
         save=resting and reported,
         choose=resting,
-    )
-
-
-def _with_run(view: View, run: LiveRun, found: dict[str, Any], summary: dict[str, Any] | None) -> View:
-    figures: Any = summary if summary is not None else run.figures
-    sensors = run.sensor_rows(found)
-    with run.lock:
-        latencies = tuple(run.latency_ms)
-        doing = run.doing
-    unused = tuple(row for row in found.values() if row.state == "unused")
-    return replace(
-        view,
-        doing=doing if view.state in ("building", "running", "stopping") else view.doing,
-        progress=run.progress,
-        sensors=(*sensors, *unused),
-        engines=run.engine_rows(),
-        decisions=run.decisions,
-        latency_ms=latencies,
-        percentiles=live.percentile_rows(figures),
-        stages_ms=run.stages_ms(),
-        dropped=sum(row.dropped for row in sensors),
-        misses=figures.get("deadline_misses", 0),
-        realtime_factor=figures.get("realtime_factor"),
-        gpu=run.gpu_rows(),
-        verdict=figures.get("verdict", ""),
-        verdict_final=summary is not None,
-        judged=figures.get("frames", 0),
-        reasons=tuple(figures.get("reasons", ())),
-        budgets=live.budget_rows(figures),
-        ros2=run.ros2(),
-        directory=summary["directory"] if summary is not None else "",
-        revision=view.revision * 1_000_000 + run.news,
     )
 
 

@@ -88,6 +88,7 @@ def validation_turns(
     interrupt: Interrupt | None = None,
     watch: Watch | None = None,
     stepped: bool = False,
+    attach: bool = False,
 ) -> Generator[str, float | None, dict[str, Any]]:
     """Does what :func:`validate` does turn by turn, for an application that must not be held up.
 
@@ -103,6 +104,7 @@ def validation_turns(
         interrupt: Its ``requested`` ends the run in order.
         watch: Looks on.
         stepped: Whether Isaac Sim's own application makes the updates.
+        attach: Whether the stage that it has open is used as it is, instead of the scene being opened.
 
     Returns:
         As :func:`validate`, as the generator's value.
@@ -120,10 +122,11 @@ def validation_turns(
     say = saying(progress, watch, interrupt)
     with progress:
         recorder: Recorder | None = None
-        session = RunSession(watch, stepped=stepped)
+        session = RunSession(watch, stepped=stepped, attach=attach)
         outcome = Outcome(reason="interrupted", message="stopped before the first frame")
         keeper: SampleKeeper | None = None
         summary: dict[str, Any] | None = None
+        driven = True
         try:
             write_atomic(directory / "run.json", json_text({**document, "state": "running"}))
             with interrupt.held():
@@ -150,6 +153,11 @@ def validation_turns(
                 shutil.rmtree(directory, ignore_errors=True)
                 restore_latest(out, before)
                 raise
+            elif isinstance(error, GeneratorExit):
+                # Whoever did the turns has gone: what is left is done here and now.
+                driven = False
+                outcome.message = "the run was given up"
+                raise
             else:
                 outcome.reason, outcome.message = "error", f"{type(error).__name__}: {error}"
                 raise
@@ -158,7 +166,8 @@ def validation_turns(
             interrupt.running = True
             # After the run: the floor plan with what moved, engines' final counters.
             facts = session.facts() if directory.exists() and recorder is not None else {}
-            yield WORK
+            if driven:
+                yield WORK
             if recorder is not None:
                 recorder.close(outcome.reason, outcome.message, outcome.wall_s, outcome.simulated_s)
             if directory.exists() and recorder is not None:
@@ -175,7 +184,8 @@ def validation_turns(
                 if session.bridge is not None:
                     session.bridge.verdict(summary)
             session.leave_ros()
-            yield APPLICATION
+            if driven:
+                yield APPLICATION
             session.close()
         if recorder is None:  # stopped before there was anything to judge
             shutil.rmtree(directory, ignore_errors=True)
@@ -214,8 +224,9 @@ def _with_report(directory: Path, keeper: SampleKeeper | None, summary: dict[str
 class RunSession:
     """What is open during a run."""
 
-    def __init__(self, watch: Watch | None = None, *, stepped: bool = False) -> None:
+    def __init__(self, watch: Watch | None = None, *, stepped: bool = False, attach: bool = False) -> None:
         self.stepped = stepped
+        self._attach = attach
         self.networks: dict[str, Network] = {}
         self.simulator: Simulator | None = None
         self.state: Any = None
@@ -238,7 +249,7 @@ class RunSession:
             )
             self._opened()
         yield APPLICATION
-        self.simulator = simulator_for(loaded, say, stepped=self.stepped)
+        self.simulator = simulator_for(loaded, say, stepped=self.stepped, attach=self._attach)
         replay = config.simulator.backend == "replay"
         scene = config.scene if replay else loaded.scene_path()
         if self.stepped and isinstance(self.simulator, SteppedSimulator):
@@ -307,7 +318,11 @@ class RunSession:
 
 
 def simulator_for(
-    loaded: LoadedConfiguration, say: Callable[[str], None] | None = None, *, stepped: bool = False
+    loaded: LoadedConfiguration,
+    say: Callable[[str], None] | None = None,
+    *,
+    stepped: bool = False,
+    attach: bool = False,
 ) -> Simulator:
     """Returns the configured simulator, not yet opened.
 
@@ -315,6 +330,7 @@ def simulator_for(
         loaded: The configuration.
         say: Told what is being done.
         stepped: Whether Isaac Sim's own application makes the updates.
+        attach: Whether the stage that it has open is used as it is.
 
     Raises:
         DependencyError: It is not installed.
@@ -327,7 +343,7 @@ def simulator_for(
         from saccade.simulators.isaac import IsaacSimulator
         from saccade.simulators.isaac_window import WindowIsaacSimulator
 
-        return (WindowIsaacSimulator if stepped else IsaacSimulator)(config, device=device, progress=say)
+        return (WindowIsaacSimulator if stepped else IsaacSimulator)(config, device=device, progress=say, attach=attach)
     if backend == "replay":
         from saccade.simulators.replay import ReplaySimulator
 
