@@ -1,0 +1,146 @@
+"""scripts/isaac_validate.py and run_in_isaac.sh on a made-up Isaac Sim folder whose python.sh runs the doubles."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("newton")
+pytest.importorskip("pxr")
+
+from tests.simulators.isaac_room import isaac_folder
+
+from saccade.paths import cache_folder
+
+REPOSITORY = Path(__file__).parents[3]
+SCRIPT = REPOSITORY / "scripts" / "run_in_isaac.sh"
+
+PYTHON_SH = """#!/bin/bash
+# As the real one: any status but 0 becomes 1.
+"{python}" "{runner}" {name} "$@" || exit 1
+"""
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    return isaac_folder(tmp_path_factory.mktemp("room"))
+
+
+def isaac(folder: Path, version: str) -> Path:
+    """Makes what looks like an Isaac Sim folder of a version such as ``6.0.1``."""
+    folder.mkdir()
+    (folder / "VERSION").write_text(f"{version}-rc.7\n")
+    runner = Path(__file__).with_name("run_script.py")
+    python = folder / "python.sh"
+    name = ".".join(version.split(".")[:2]) if version[0] in "56" else "5.0"
+    python.write_text(PYTHON_SH.format(python=sys.executable, runner=runner, name=name))
+    python.chmod(0o755)
+    for distribution in ("humble", "jazzy"):
+        for extension in ("isaacsim.ros2.bridge", "isaacsim.ros2.core"):
+            (folder / "exts" / extension / distribution / "lib").mkdir(parents=True)
+    apps = folder / "apps"
+    apps.mkdir()
+    (apps / "isaacsim.exp.base.zero_delay.kit").write_text("")
+    return folder
+
+
+def start(root: Path | None, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("ISAAC_PATH", "ISAACSIM_PATH", "ISAAC_IMAGE", "ROS_DISTRO", "AMENT_PREFIX_PATH", "PYTHONPATH")
+    }
+    where = {"ISAAC_PATH": str(root), "EXP_PATH": str(root / "apps")} if root is not None else {}
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        cwd=cwd,
+        env={**plain, "HOME": str(cwd), "XDG_CACHE_HOME": str(cache_folder().parent), **where, **environment},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("version", (pytest.param("5.1.0", marks=pytest.mark.slow), "6.2.0"))
+def test_the_verdict_s_status_comes_through_python_sh(room, tmp_path, version):
+    root = isaac(tmp_path / "isaac", version)
+    note = tmp_path / "launch.json"
+    ended = start(root, str(room / "run.yaml"), "--frames", "4", cwd=tmp_path, DOUBLE_LAUNCH=str(note))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"Isaac Sim {version}-rc.7 in {root}" in ended.stderr
+    assert "PASS frames=4" in ended.stdout
+    run = json.loads((tmp_path / "runs" / "latest" / "run.json").read_text())
+    assert run["state"] == "finished" and run["simulator"]["versions"]["isaacsim"].startswith(version[:3])
+    launch, experience = json.loads(note.read_text())
+    assert launch["headless"] and launch["multi_gpu"] is False
+    assert "--/app/hydraEngine/waitIdle=true" in launch["extra_args"]
+    assert experience == str(root / "apps" / "isaacsim.exp.base.zero_delay.kit")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ("5.0.0", "6.0.1", "6.1.0"))
+@pytest.mark.parametrize(
+    ("overrides", "status"),
+    [((), 0), (("budgets.distance_m=1000",), 1), (("budgets.latency_p95_ms=1000",), 3)],
+)
+def test_every_status_of_every_version(room, tmp_path, version, overrides, status):
+    root = isaac(tmp_path / "isaac", version)
+    options = [option for override in overrides for option in ("--set", override)]
+    ended = start(root, str(room / "run.yaml"), "--frames", "4", *options, cwd=tmp_path)
+    assert ended.returncode == status, ended.stdout + ended.stderr
+
+
+def test_wrong_usage_is_2_and_starts_nothing(room, tmp_path):
+    root = isaac(tmp_path / "isaac", "6.0.1")
+    ended = start(root, str(room / "run.yaml"), "--set", "run.framse=3", cwd=tmp_path)
+    assert ended.returncode == 2 and "framse" in ended.stdout
+    assert "starting Isaac Sim" not in ended.stdout
+    assert start(root, cwd=tmp_path).returncode == 2
+
+
+def test_an_old_release_is_refused_with_the_reason(room, tmp_path):
+    root = isaac(tmp_path / "isaac", "4.2.0")
+    ended = start(root, str(room / "run.yaml"), cwd=tmp_path)
+    assert ended.returncode == 2 and "omni.isaac.core" in ended.stdout
+
+
+def test_an_end_before_the_verdict_is_invalid(room, tmp_path):
+    root = isaac(tmp_path / "isaac", "6.0.1")
+    (root / "python.sh").write_text("#!/bin/sh\nexit 0\n")
+    ended = start(root, str(room / "run.yaml"), cwd=tmp_path)
+    assert ended.returncode == 3 and "before there was a verdict" in ended.stderr
+
+
+def test_a_failure_inside_is_invalid_with_its_trace(room, tmp_path):
+    root = isaac(tmp_path / "isaac", "6.0.1")
+    gone = "isaacsim.sensors.experimental.rtx.Lidar"
+    ended = start(root, str(room / "run.yaml"), "--frames", "2", cwd=tmp_path, DOUBLE_WITHOUT=gone)
+    assert ended.returncode == 3 and "Lidar" in ended.stdout
+
+
+def test_without_isaac_sim_it_says_what_to_set(tmp_path):
+    ended = start(None, "isaac", cwd=tmp_path, PYTHONEXE="/bin/false")
+    assert ended.returncode == 3 and "ISAAC_PATH" in ended.stderr
+
+
+@pytest.mark.parametrize(("version", "extension"), [("5.1.0", "isaacsim.ros2.bridge"), ("6.0.1", "isaacsim.ros2.core")])
+def test_ros_libraries_are_set_before_the_start(tmp_path, version, extension):
+    root = isaac(tmp_path / "isaac", version)
+    (root / "python.sh").write_text('#!/bin/sh\necho "$ROS_DISTRO $RMW_IMPLEMENTATION $LD_LIBRARY_PATH $@"\nexit 1\n')
+    ended = start(root, "isaac", "--ros2", cwd=tmp_path, ROS_DISTRO="humble")
+    libraries = root / "exts" / extension / "humble" / "lib"
+    assert f"humble rmw_fastrtps_cpp {libraries}" in ended.stdout.replace(
+        os.environ.get("LD_LIBRARY_PATH", " ") + ":", ""
+    )
+    assert "ros2.enabled=true" in ended.stdout
+
+
+def test_no_script_accepts_a_licence():
+    for path in (*REPOSITORY.glob("scripts/*"), *REPOSITORY.glob("exts/saccade/saccade/simulators/isaac*.py")):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert "EULA=" not in text and "ACCEPT_EULA'" not in text and 'EULA"' not in text, path

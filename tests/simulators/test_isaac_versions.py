@@ -1,0 +1,47 @@
+"""The resolver: which core API and adapter a release has, and why others are refused."""
+
+import pytest
+
+from saccade.errors import DependencyError
+from saccade.simulators.isaac_versions import SUPPORTED, core_api, release_of
+
+
+@pytest.mark.parametrize(
+    ("version", "core", "adapter"),
+    [
+        ("5.0.0-rc.45", "isaacsim.core.api", "saccade.simulators.isaac_5"),
+        ("5.1.0", "isaacsim.core.api", "saccade.simulators.isaac_5"),
+        ("6.0.1-rc.7+main.0", "isaacsim.core.experimental", "saccade.simulators.isaac_6"),
+        ("6.2.0.0", "isaacsim.core.experimental", "saccade.simulators.isaac_6"),
+    ],
+)
+def test_supported_releases(version, core, adapter):
+    release = release_of(version)
+    assert (release.core, release.adapter, release.read) == (core, adapter, True)
+    assert release.name in SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [("4.2.0", "omni.isaac.core"), ("4.5.0", "not public"), ("7.0", "newer"), ("nightly", "no version")],
+)
+def test_refused_with_the_reason(version, why):
+    with pytest.raises(DependencyError, match=why):
+        release_of(version)
+
+
+def test_core_api_by_version():
+    assert [core_api(*v) for v in ((4, 2), (4, 5), (5, 1), (6, 0))] == [
+        "omni.isaac.core",
+        "isaacsim.core.api",
+        "isaacsim.core.api",
+        "isaacsim.core.experimental",
+    ]
+
+
+def test_what_differs():
+    five, early, late = (release_of(v) for v in ("5.1.0", "6.0.1", "6.1.0"))
+    assert (five.lidar_on_device, early.lidar_on_device) == (True, False)
+    assert [r.resizes_small for r in (five, early, late)] == [True, True, False]
+    assert [r.exit_status for r in (five, early, late)] == ["os._exit", "os._exit", "close"]
+    assert not release_of("6.3.0").read
