@@ -427,3 +427,20 @@ def test_a_short_run_on_the_embedded_simulator(tmp_path, monkeypatch, panels):
     assert {row.state for row in view.sensors if row.name in ("eye", "lidar")} == {"attached"}
     assert set(panel.previews) == {"eye", "lidar"}
     assert len(set(panel.previews["eye"].array.numpy().ravel().tolist())) > 2, "a picture, not one colour"
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_pictures_stay_on_it(tmp_path, panels):
+    """Camera and LiDAR of the embedded simulator on CUDA: what the window shows lies in the GPU's memory."""
+    path = make_folder(tmp_path) / "run.yaml"
+    path.write_text(path.read_text().replace("device: cpu", "device: cuda"))
+    panel = Panel(out=tmp_path / "runs", configuration=str(path))
+    panels.append(panel)
+    panel.settle()
+    panel.preview(True)
+    panel.start()
+    assert panel.settle(300) == "done"
+    assert {name: shown.array.device.is_cuda for name, shown in panel.previews.items()} == {"eye": True, "lidar": True}
+    view = panel.view()
+    assert {row.device for row in view.sensors if row.frames} == {"cuda:0"}
+    assert len(set(panel.previews["eye"].array.numpy().ravel().tolist())) > 2
