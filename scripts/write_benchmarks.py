@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from saccade.benchmark.text import GOALS, TITLES, median_groups
+from saccade.benchmark.text import GOALS, HAND_OVER_GOAL_MS, LATENCY_GOAL_MS, TITLES, median_groups
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -41,7 +41,7 @@ What is compared:
 - **graph**: a 640x480 packed RGBA frame in GPU memory to the network's outputs in host memory (outputs up to 64 KiB)
   through the loop: preprocessing, engine, copy of the outputs, one CUDA graph. `with stamps and decoding` also stamps
   the stages on the device, decodes labels and hazard where the network has them, and checks that all outputs are
-  finite. `branched` lets what need not wait for each other run side by side in the graph.
+  finite. What need not wait for each other runs side by side in the graph; `line` is the graph without branches.
 - **host round trip**: the same frame copied to the host, OpenCV's resize with its defaults, NumPy to normalise, pinned
   memory up, the same engine, the result down: as robotics lessons teach it. The frame comes down by `numpy()`; with a
   `pinned frame` it comes down into pinned memory, which is faster.
@@ -55,6 +55,11 @@ What is compared:
 - **cameras**: buffers to outputs for 1 to 16 cameras as one batch through one engine with an open batch, against the
   faster of one camera through that engine and through an engine built for one.
 - **recorder**: handing a record to the writer, as a share of the frame.
+- **image to a ROS 2 subscriber** (`scripts/measure_bridge_latency.py`): from the moment the loop hands a 640x480 image
+  over to the callback of a plain rclpy subscriber in another process, converted, serialised and sent, at 30 Hz. `tuned`
+  is what docs/ros2.md says about images, on both sides.
+- **bridge**: the configuration's own loop with every ROS 2 topic listened to by another process, in blocks that are
+  published and blocks that are not: from state to decision, and from one decision to the next with the hand-over.
 
 ResNet-18 is untrained: its weights come from a seed (`saccade.models.resnet`). TensorRT 8.5 is what these runs use;
 TensorRT 10 and 11 are checked by contract and have not been run.
@@ -94,6 +99,9 @@ def section(name: str, result: dict[str, Any]) -> Iterator[str]:
     """Yields the lines about one measurement."""
     yield f"## {name}"
     yield ""
+    if result.get("kind") == "bridge_latency":
+        yield from latency(result)
+        return
     yield from facts(result)
     yield ""
     yield "| ratio | value | 95 % interval | n | goal |"
@@ -113,6 +121,34 @@ def section(name: str, result: dict[str, Any]) -> Iterator[str]:
             interval = median["interval"]
             spread = "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
             yield f"| {title}{key} | {median['value']:.4g} | {spread} | {median['n']} |"
+
+
+def latency(result: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines about images on their way to a subscriber."""
+    host, versions = result["host"], result.get("versions", {})
+    yield f"- CPU: {host['cpu']}, {host['cores']} cores for this process"
+    yield f"- load (1 minute) before and after: {result['load'][0]:.2f}, {result['load'][3]:.2f}"
+    yield f"- largest socket buffer: {result['rmem_max']} bytes; cyclonedds {versions.get('cyclonedds') or 'unknown'}"
+    yield f"- commit {result.get('commit') or 'unknown'}{' with changes' if result.get('modified') else ''}"
+    if result.get("note"):
+        yield f"- {result['note']}"
+    yield ""
+    yield "| transport | subscriber | | median [ms] | 95 % interval | n | p95 | max | lost | goal |"
+    yield "|---|---|---|---:|---:|---:|---:|---:|---:|---|"
+    for row in result["latency"]:
+        name = f"| {row['transport']} | {row['middleware']} | {'tuned' if row['tuned'] else 'as it comes'} |"
+        found = row["latency_ms"]
+        if found is None:
+            yield f"{name} | | 0 | | | {row['lost']} | |"
+            continue
+        spread = "" if found["interval"] is None else "{:.3g} to {:.3g}".format(*found["interval"])
+        goal = ""
+        if row["tuned"]:
+            goal = f"{LATENCY_GOAL_MS}: {'met' if LATENCY_GOAL_MS.met(found['value']) else '**missed**'}"
+        yield (
+            f"{name} {found['value']:.3g} | {spread} | {found['n']} | {row['p95_ms']:.3g} | {row['max_ms']:.3g} "
+            f"| {row['lost']} | {goal} |"
+        )
 
 
 def facts(result: dict[str, Any]) -> Iterator[str]:
@@ -138,6 +174,20 @@ def verdict(key: str, ratio: dict[str, Any]) -> str:
     return "" if goal is None else f"{goal}: {'met' if goal.met(ratio['value']) else '**missed**'}"
 
 
+def hand_over(bridge: dict[str, Any]) -> str:
+    """Returns what handing an image over costs the loop, and what became of the messages."""
+    taken = bridge["hand_over_ms"]
+    low, high = taken["interval"]
+    met = "met" if HAND_OVER_GOAL_MS.met(taken["value"]) else "**missed**"
+    counts = {key: sum(one[key] for one in bridge["topics"].values()) for key in ("delivered", "dropped", "received")}
+    return (
+        f"Bridge ({bridge['transport'].partition(':')[0]}): handing one image of 640x480x3 over takes the loop "
+        f"{taken['value']:.3g} ms ({low:.3g} to {high:.3g}, n {taken['n']}), goal {HAND_OVER_GOAL_MS}: {met}. Of "
+        f"{len(bridge['topics'])} topics, {counts['delivered']} messages were sent, {counts['dropped']} gave way to "
+        f"newer ones, and the listener got {counts['received']}."
+    )
+
+
 def others(result: dict[str, Any]) -> Iterator[str]:
     """Yields what is no ratio and no median."""
     yield ""
@@ -148,6 +198,8 @@ def others(result: dict[str, Any]) -> Iterator[str]:
         )
     if result.get("recorder_us") is not None:
         yield f"Recorder: {result['recorder_us']:.3g} us per record on the loop (mean)."
+    if "bridge" in result:
+        yield hand_over(result["bridge"])
     preprocess = result.get("preprocess")
     if preprocess:
         medians = ", ".join(f"{key} {value['value']:.4g} us" for key, value in preprocess["median_us"].items())

@@ -153,7 +153,7 @@ def test_config_fields(capfd):
         (["run.yaml", "--seed", "-3"], "--seed: run.seed: expected integer >= 0"),
         (["absent.yaml"], "there is no configuration 'absent.yaml'"),
         (["run.yaml", "--set", "scene=absent.usda"], "--set: scene: there is no scene 'absent.usda'"),
-        (["run.yaml", "--simulator", "replay"], "--set simulator.recording=DIR"),
+        (["run.yaml", "--simulator", "replay"], "--set simulator.recording=PATH"),
         (
             ["run.yaml", "--set", "networks.n={model: no.onnx, inputs: {x: {kind: image, sensor: eye}}}"],
             "networks.n.model: there is no network 'no.onnx'",

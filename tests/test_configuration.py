@@ -389,7 +389,7 @@ def test_a_path_from_the_prompt_is_relative_to_the_working_folder_first(write, t
 
 
 def test_replay_needs_a_recording_and_no_scene(write, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"--set simulator\.recording=DIR"):
+    with pytest.raises(ConfigurationError, match=r"--set simulator\.recording=PATH"):
         load_configuration(write(SMALL), simulator="replay").check_files()
     with pytest.raises(RecordError, match=r"record\.sensors=true"):
         load_configuration(write(SMALL), simulator="replay", overrides=["simulator.recording=runs/none"]).check_files()

@@ -51,6 +51,29 @@ def test_a_hazard_turns_to_the_freer_side():
     assert decide(clearance=FREE, hazard=0.1).reason == "cruise"
 
 
+@pytest.mark.parametrize("sector", range(SECTOR_COUNT))
+def test_gives_way_to_what_comes_too_close(sector):
+    """Straight away from it, whichever side it comes from, and for as long as it is too close."""
+    clearance = list(FREE)
+    clearance[sector] = 0.45
+    command = decide(clearance=clearance)
+    angle = sector * 2 * math.pi / SECTOR_COUNT
+    assert command.reason == "give way"
+    assert command.linear_x == pytest.approx(-0.5 * math.cos(angle), abs=1e-9)
+    assert command.linear_y == pytest.approx(-0.5 * math.sin(angle), abs=1e-9)
+    assert decide(clearance=clearance, config=ControllerConfig(give_way_clearance=0)).linear_y == 0
+    clearance[sector] = 0.55
+    assert decide(clearance=clearance).reason != "give way"
+
+
+def test_does_not_give_way_into_something_else():
+    """Between two walls it walks on as it would."""
+    clearance = list(FREE)
+    clearance[4], clearance[12] = 0.45, 0.7
+    command = decide(clearance=clearance)
+    assert (command.linear_y, command.reason != "give way") == (0.0, True)
+
+
 def test_the_free_heading_is_kept_for_a_while_and_then_the_route_again():
     """After a hazard the route does not draw the robot straight back into what it no longer sees."""
     controller = ReflexController(ControllerConfig(), route=[(0.0, 0.0), (0.0, 9.0), (-9.0, 9.0)])
@@ -131,8 +154,14 @@ def test_commands_stay_in_bounds_and_never_walk_into_what_is_seen(clearance, haz
         state=SimState(position=(*position, 0.0), yaw=yaw),
         config=config,
     )
-    assert 0.0 <= command.linear_x <= config.cruise_speed + 1e-9
     assert abs(command.yaw_rate) <= 1.0
+    if command.reason == "give way":
+        heading = math.atan2(command.linear_y, command.linear_x)
+        assert math.hypot(command.linear_x, command.linear_y) == pytest.approx(0.5)
+        assert min(clearance) < config.give_way_clearance
+        assert ReflexController._ahead(clearance, heading) >= 2 * config.give_way_clearance
+        return
+    assert 0.0 <= command.linear_x <= config.cruise_speed + 1e-9
     assert command.linear_y == 0.0
     if clearance[0] < config.stop_clearance:
         assert command.linear_x == 0.0

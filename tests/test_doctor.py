@@ -170,3 +170,23 @@ def test_command_line_form(tmp_path):
     assert (
         Path(next(c["detail"] for c in found["checks"] if c["name"] == "run folder").split(",")[0]) == tmp_path / "runs"
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "state", "text"),
+    [
+        ({"lo": "0x9", "eth0": "0x1003"}, "note", "on eth0; not on lo: on the loopback"),
+        ({"lo": "0x1009", "eth0": "0x1003", "wlan0": "0x1002"}, "ok", "on eth0, lo"),
+        ({"eth0": "0x1"}, "note", "on no interface; not on eth0"),
+        ({"eth0": "0x1003", "odd": "no number"}, "ok", "on eth0"),
+    ],
+)
+def test_multicast(tmp_path, flags, state, text):
+    """Which interfaces that are up can multicast; the loopback without it is told with the command that changes it."""
+    for name, value in flags.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "flags").write_text(value)
+    (found,) = doctor._multicast(tmp_path)
+    assert (found.state, found.detail.startswith(text)) == (state, True)
+    assert ("lo multicast on" in found.fix) == ("not on lo" in found.detail)
+    assert list(doctor._multicast(tmp_path / "nothing")) == []

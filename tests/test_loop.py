@@ -50,7 +50,7 @@ def configuration(*, camera_rate=10.0, lidar_rate=10.0, frames=10, warmup=2, dec
     )
 
 
-def run(folder, config, simulator=None, *, sink=None, observers=(), stop=lambda: None, **network):
+def run(folder, config, simulator=None, *, sink=None, observers=(), publishers=(), stop=lambda: None, **network):
     camera_network(folder / "camera.onnx", **network)
     lidar_network(folder / "lidar.onnx")
     networks = {
@@ -67,6 +67,7 @@ def run(folder, config, simulator=None, *, sink=None, observers=(), stop=lambda:
         sink=sink,
         scorer=LabelScorer(),
         observers=observers,
+        publishers=publishers,
         stop=stop,
     )
     return loop.run(simulator.open("none")), sink, simulator
@@ -296,3 +297,77 @@ def test_a_stop_that_waits_is_in_no_frames_latency(tmp_path):
         # the first stop is asked before the first frame, whose state is that of the opening
         inside = [start for start, end in pauses[1:] if stamps["sim_state"] < end and start < stamps["decided"]]
         assert not inside, "from the state to the decision nothing was waited for"
+
+
+def test_reset_between_frames(tmp_path):
+    """The simulator starts again when the loop is told so, the controller forgets, and no record is lost or doubled."""
+    config = configuration(frames=20, warmup=0)
+    forgotten = []
+
+    class Starting(ScriptedSimulator):
+        def reset(self):
+            self.pending.clear()
+            return self.state
+
+    class Forgetful(ReflexController):
+        def reset(self):
+            forgotten.append(True)
+            super().reset()
+
+    camera_network(tmp_path / "camera.onnx")
+    lidar_network(tmp_path / "lidar.onnx")
+    networks = {
+        name: Network(name, entry, tmp_path / entry.model, sensors=config.sensors, engine=config.engine)
+        for name, entry in config.networks.items()
+    }
+    simulator = Starting(config)
+    sink = Sink()
+    loop = PerceptionLoop(
+        config,
+        simulator=simulator,
+        networks=networks,
+        controller=Forgetful(config.controller),
+        sink=sink,
+        scorer=LabelScorer(),
+        reset=lambda state: state.step == 22,
+    )
+    outcome = loop.run(simulator.open("none"))
+    assert (outcome.reason, outcome.ticks, forgotten) == ("completed", 20, [True])
+    assert [record["index"] for record in sink] == list(range(40))
+    assert [record["sequence"] for record in sink[::2]] == list(range(20))
+
+
+def test_published_is_stamped_by_an_observer(tmp_path):
+    """What an observer stamps as published is in the record, after the decision."""
+
+    def publish(tick):
+        for frame in tick.frames:
+            frame.stamps.published = now_ns()
+
+    _, records, _ = run(tmp_path, configuration(), observers=[publish])
+    for record in records:
+        assert record["stamps"]["published"] >= record["stamps"]["decided"]
+
+
+def test_published_before_the_truth_is_taken(tmp_path):
+    """Publishers come before the truth, which takes its time; observers come after it, and see the same decision."""
+    order = []
+
+    class Telling(ScriptedSimulator):
+        def ground_truth(self, frame):
+            order.append("truth")
+            return super().ground_truth(frame)
+
+    def publish(tick):
+        assert tick.truths == []
+        tick.frames[0].stamps.published = now_ns()
+        order.append("published")
+
+    def observe(tick):
+        assert len(tick.truths) == len(tick.frames) == 2
+        order.append("observed")
+
+    config = configuration(frames=3, warmup=0)
+    _, records, _ = run(tmp_path, config, Telling(config), observers=[observe], publishers=[publish])
+    assert order == ["published", "truth", "truth", "observed"] * 3
+    assert [record["stamps"]["published"] is not None for record in records] == [True, False] * 3

@@ -751,7 +751,7 @@ def test_the_loop_leaves_time_between_decisions(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("graph", "capture", "branched"), [("off", False, False), ("auto", True, False), ("branched", True, True)]
+    ("graph", "capture", "branched"), [("off", False, False), ("line", True, False), ("auto", True, True)]
 )
 def test_execution_for_takes_the_stream_where_engines_are_on_a_gpu(monkeypatch, graph, capture, branched):
     """Device, graphs and stages are handed on."""

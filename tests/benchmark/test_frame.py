@@ -69,11 +69,11 @@ def test_the_group_runs_from_the_scene_to_its_figures(tmp_path, monkeypatch):
         "bare_graph": 10,
         "frame": 10,
         "frame_stamps": 10,
-        "frame_branched": 10,
+        "frame_line": 10,
         "frame_eager": 10,
     }
     assert facts["relative_l2"] == pytest.approx(
-        dict.fromkeys(("frame", "frame_stamps", "frame_branched", "frame_eager"), 0), abs=1e-6
+        dict.fromkeys(("frame", "frame_stamps", "frame_line", "frame_eager"), 0), abs=1e-6
     )
 
 

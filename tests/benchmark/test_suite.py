@@ -93,8 +93,9 @@ def test_without_a_gpu_its_groups_are_missing_with_the_reason(loaded, monkeypatc
     """What needs one is not tried."""
     ran = []
     monkeypatch.setattr(suite, "_measurement", lambda name: lambda session: ran.append(name) or {"ratios": {}})
+    monkeypatch.setattr(suite, "_no_ros2", lambda session: None)
     result = suite.bench(loaded)
-    assert ran == ["engines", "recorder", "loop"]
+    assert ran == ["engines", "recorder", "bridge", "loop"]
     assert "simulator.device is cpu" in result["missing"]["frame"]
     assert {"frame", "preprocess", "cameras", "cuda"} <= set(result["missing"])
 

@@ -13,6 +13,10 @@ RESULT = {
         "host_round_trip_over_graph": {"value": 12.0, "interval": None, "n": 60},
     },
     "recorder_us": 2.5,
+    "bridge": {
+        "hand_over_ms": {"value": 0.25, "interval": [0.24, 0.26], "n": 150},
+        "median_ms": {"frame_on": {"value": 41.0, "interval": [40.0, 42.0], "n": 150}},
+    },
     "host_to_device_bytes": 0,
     "engines": {"resnet18 fp16": {"median_ms": {"bare_graph": {"value": 0.2, "interval": [0.19, 0.21], "n": 300}}}},
     "device": "cuda:0",
@@ -39,6 +43,8 @@ def test_lines_say_what_is_missing_and_what_is_invalid():
         "A CPU, A GPU, cuda:0",
         "0 bytes",
         "median resnet18 fp16, bare_graph",
+        "0.25 ms  goal at most 0.2: MISSED",
+        "median bridge, frame_on",
         "not measured: polygraphy: not installed",
         "INVALID: frame: other results",
     ):

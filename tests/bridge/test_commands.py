@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("rosbags")
 
 from tests.bridge.doubles import KeptTransport
+from tests.ros_messages import sample
 
 from saccade.bridge import messages
 from saccade.bridge.bridge import Bridge
@@ -239,3 +240,32 @@ def test_malformed(setup):
     assert one.bridge.counters()["/cmd_vel"]["refused"] == 1
     assert one.receiver.facts()["refused"] == 0
     assert one.receiver.current(0.0) is None
+
+
+@given(
+    st.sampled_from(["/cmd_vel", "/cmd_vel_stamped", "/joint_command", "/trajectory"]),
+    st.integers(0, 3),
+    st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=8),
+)
+def test_fuzz_commands(topic, length, changes):
+    """Changed bytes on any command topic: each is counted once, and what holds then is finite and in the limits."""
+    types = {
+        "/cmd_vel": "geometry_msgs/msg/Twist",
+        "/cmd_vel_stamped": "geometry_msgs/msg/TwistStamped",
+        "/joint_command": "sensor_msgs/msg/JointState",
+        "/trajectory": "trajectory_msgs/msg/JointTrajectory",
+    }
+    one = Setup()
+    data = bytearray(messages.encode(sample(types[topic], length=length)))
+    for offset, value in changes:
+        data[offset % len(data)] = value
+    one.transport.receivers[topic](bytes(data))
+    counters, facts = one.bridge.counters()[topic], one.receiver.facts()
+    current = one.receiver.current(0.0)
+    one.bridge.close()
+    assert counters["received"] + counters["refused"] == 1
+    assert facts["accepted"] + facts["refused"] == counters["received"]
+    if current is not None:
+        assert math.hypot(current.linear_x, current.linear_y) <= LIMITS.max_speed * (1 + 1e-9)
+        assert abs(current.yaw_rate) <= LIMITS.max_yaw_rate
+        assert all(math.isfinite(value) for value in current.joints.values())

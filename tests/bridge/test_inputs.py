@@ -176,3 +176,64 @@ def test_empty_cloud():
     message.width = 0
     points, intensity = points_from_cloud(message)
     assert (points.shape, intensity.shape) == ((0, 3), (0,))
+
+
+field_claims = st.builds(
+    dict,
+    name=st.sampled_from(["x", "y", "z", "intensity", "ring"]),
+    offset=st.one_of(st.integers(0, 24), st.integers(0, 2**32 - 1)),
+    datatype=st.one_of(st.sampled_from([7, 8]), st.integers(0, 255)),
+    count=st.integers(0, 2**32 - 1),
+)
+small_or_any = st.one_of(st.integers(0, 16), st.integers(0, 2**32 - 1))
+
+
+@given(
+    height=small_or_any,
+    width=small_or_any,
+    point_step=small_or_any,
+    row_step=small_or_any,
+    big=st.booleans(),
+    fields=st.lists(field_claims, max_size=5),
+    whole=st.booleans(),
+    data=st.binary(max_size=256),
+)
+def test_cloud_of_any_claims(height, width, point_step, row_step, big, fields, whole, data):
+    """Whatever a cloud claims, finite points come out, as many as it has, or a MessageError."""
+    if whole:  # otherwise few get past the fields
+        fields = [{"name": n, "offset": 4 * i, "datatype": 7, "count": 1} for i, n in enumerate("xyz")] + fields
+    message = sample("sensor_msgs/msg/PointCloud2")
+    message.height, message.width, message.point_step, message.row_step = height, width, point_step, row_step
+    message.is_bigendian = big
+    message.fields = [messages.new("sensor_msgs/msg/PointField", **claims) for claims in fields]
+    message.data = np.frombuffer(data, np.uint8)
+    try:
+        points, intensity = points_from_cloud(message)
+    except MessageError:
+        return
+    assert points.shape == (height * width, 3) and intensity.shape == (height * width,)
+    assert np.isfinite(points).all()
+    assert ((intensity >= 0) & (intensity <= 1)).all()
+
+
+@given(
+    kind=st.sampled_from(["image", "cloud"]),
+    changes=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=8),
+    cut=st.integers(0, 400),
+)
+def test_bytes_to_arrays(kind, changes, cut):
+    """The whole way from changed and cut bytes to what a network reads: an array or a MessageError, nothing else."""
+    made = image(RGB, "rgb8") if kind == "image" else cloud({name: X.astype("f4") for name in "xyz"})
+    data = bytearray(messages.encode(made))
+    for offset, value in changes:
+        data[offset % len(data)] = value
+    try:
+        message = messages.decode(
+            bytes(data[: len(data) - cut % len(data)] if cut % 3 == 0 else data), made.__msgtype__
+        )
+        if kind == "image":
+            assert color_from_image(message, depth_max=1.0).dtype == np.uint8
+        else:
+            assert np.isfinite(points_from_cloud(message)[0]).all()
+    except MessageError:
+        pass

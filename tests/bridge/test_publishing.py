@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rosbags")
 
 from tests.bridge.doubles import KeptTransport
+from tests.scripted_simulator import ScriptedSimulator
 from tests.test_loop import configuration, run
 
 from saccade.bridge import contents, messages
@@ -26,13 +27,15 @@ INTRINSICS = {"eye": {"fx": 20.0, "fy": 20.0, "cx": 8.0, "cy": 8.0, "width": 16,
 class Published:
     """A loop that ran with the publisher as its observer, and what came out."""
 
-    def __init__(self, folder, *, subscribers=1, others=(), frames=10, **ros2) -> None:
+    def __init__(self, folder, *, subscribers=1, others=(), frames=10, report=None, **ros2) -> None:
         config = configuration(frames=frames, warmup=0)
         config = config.model_copy(update={"ros2": config.ros2.model_copy(update=ros2)})
         self.transport = KeptTransport(subscribers=subscribers, others=others)
         self.bridge = Bridge(self.transport, config.ros2)
-        self.publisher = RunPublisher(self.bridge, config, intrinsics=INTRINSICS)
-        run(folder, config, observers=[self.publisher])
+        self.simulator = ScriptedSimulator(config)
+        report_robot = (lambda copy: report(self.simulator.state)) if report else None
+        self.publisher = RunPublisher(self.bridge, config, intrinsics=INTRINSICS, report_robot=report_robot)
+        _, self.records, _ = run(folder, config, self.simulator, observers=[self.publisher])
         assert self.bridge.flush(10)
         self.counters = self.bridge.counters()
 
@@ -177,9 +180,55 @@ def test_odometry_and_transforms():
     assert (odometry.header.frame_id, odometry.child_frame_id) == ("odom", "base_link")
     assert odometry.pose.pose.orientation.z == pytest.approx(math.sqrt(0.5))
     assert (odometry.twist.twist.linear.x, odometry.twist.twist.angular.z) == (0.5, 0.2)
-    (link,) = contents.base_transform(state).transforms
+    (link,) = contents.transforms(2.0, contents.robot_links(state)).transforms
     assert (link.transform.translation.x, link.transform.translation.z) == (1.0, 0.9)
     (turn,) = contents.optical_transforms({"eye": "eye_optical_frame"}).transforms
     q = turn.transform.rotation
     # Its z axis, in the camera's frame, is forward: the rotation matrix's third column is (1, 0, 0).
     assert (2 * (q.x * q.z + q.w * q.y), 2 * (q.y * q.z - q.w * q.x), 1 - 2 * (q.x**2 + q.y**2)) == (1, 0, 0)
+
+
+def reported(state):
+    """As a simulator would fill it: arrays that it uses again."""
+    state.joint_names = ("hip", "knee")
+    state.joint_positions = np.array([state.sim_time, 0.5], np.float32)
+    state.joint_velocities = np.array([1.0, -state.sim_time], np.float32)
+    state.sensor_poses["eye"] = (True, (0.1, 0.0, 0.6, 0.0, 0.0, 0.0, 1.0))
+    state.sensor_poses["laser"] = (False, (3.0, 2.0, 1.0, 0.0, 0.0, 1.0, 0.0))
+
+
+def test_joint_states(published):
+    """Joints are published with the decision's time, names, positions and velocities."""
+    one = published(policy="block", report=reported)
+    found = one.read("/joint_states")
+    assert [message.header.stamp.nanosec for message in found] == [round(index * 1e8) for index in range(10)]
+    assert found[4].name == ["hip", "knee"]
+    assert found[4].position.tolist() == pytest.approx([0.4, 0.5])
+    assert found[4].velocity.tolist() == pytest.approx([1.0, -0.4])
+    assert len(found[4].effort) == 0
+
+
+def test_sensors_are_in_the_tree(published):
+    """Every frame of a message hangs on the tree: the base's sensors on the base, others in the world."""
+    one = published(policy="block", report=reported)
+    parents = {t.child_frame_id: t.header.frame_id for message in one.read("/tf") for t in message.transforms}
+    parents |= {t.child_frame_id: t.header.frame_id for message in one.read("/tf_static") for t in message.transforms}
+    assert parents == {"base_link": "odom", "eye": "base_link", "laser": "odom", "eye_optical_frame": "eye"}
+    (_, eye, laser) = one.read("/tf")[3].transforms
+    assert (eye.transform.translation.z, laser.transform.rotation.z) == (0.6, 1.0)
+    for topic in ("/eye/image_raw", "/laser/points", "/ai/camera/labels"):
+        assert one.read(topic)[0].header.frame_id in parents
+
+
+def test_nobody_asks_the_simulator(published):
+    """Without a listener for joints or transforms the simulator is not asked; without joints there is no such topic."""
+    asked = []
+    published(subscribers=0, report=asked.append)
+    assert asked == []
+    assert "/joint_states" not in published().transport.publications
+
+
+def test_published_stamp(published):
+    """Handing a frame over is its ``published``, after the decision; a bag alone publishes nothing."""
+    one = published(subscribers=0)
+    assert all(record["stamps"]["published"] >= record["stamps"]["decided"] for record in one.records)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 pytest.importorskip("rosbags")
 
 from tests.bridge.doubles import KeptTransport
-from tests.bridge.test_commands import twist
+from tests.bridge.test_commands import header, twist
 from tests.onnx_models import camera_network, lidar_network
 from tests.scripted_simulator import ScriptedSimulator
 from tests.test_loop import Sink, configuration
 
+from saccade.bridge import messages
 from saccade.bridge.base import TransportError
 from saccade.bridge.session import BridgeSession
 from saccade.config import RunConfig
 from saccade.errors import EngineError
+from saccade.frame import SimState
 from saccade.loop import PerceptionLoop
 from saccade.network import Network
 from saccade.validation.scorer import LabelScorer
@@ -101,3 +106,51 @@ def test_transport_refuses():
     with pytest.raises(EngineError, match="no more room"):
         BridgeSession(wanted(), intrinsics={}, transport=transport)
     assert transport.closed
+
+
+def empty():
+    return messages.new("std_msgs/msg/Empty", structure_needs_at_least_one_member=0)
+
+
+def answers(transport):
+    publication = transport.publications["/saccade/reset_result"]
+    return [json.loads(messages.decode(data, "std_msgs/msg/String").data) for data in publication.sent]
+
+
+def test_reset():
+    """A reset that is asked for is done once, answered and counted; several at a time are one."""
+    transport = KeptTransport()
+    session = BridgeSession(wanted(), intrinsics={}, transport=transport, resettable=True)
+    state = SimState(sim_time=1.5)
+    assert not session.reset(state)
+    transport.give("/saccade/reset", empty())
+    transport.give("/saccade/reset", empty())
+    assert [session.reset(state) for _ in range(3)] == [True, False, False]
+    assert session.bridge.flush(5)
+    assert answers(transport) == [{"done": True, "sim_time": 1.5}]
+    assert session.facts()["resets"] == {"done": 1, "refused": 0}
+    session.close()
+
+
+def test_reset_that_cannot_be():
+    """A simulator that cannot start again says so to who asked, and the run goes on."""
+    transport = KeptTransport()
+    session = BridgeSession(wanted(), intrinsics={}, transport=transport)
+    transport.give("/saccade/reset", empty())
+    assert not session.reset(SimState(sim_time=2.0))
+    assert session.bridge.flush(5)
+    (answer,) = answers(transport)
+    assert answer["done"] is False and "cannot start again" in answer["reason"]
+    assert session.facts()["resets"] == {"done": 0, "refused": 1}
+    session.close()
+
+
+def test_unknown_joint_is_refused_not_run():
+    """With the joints known, a command for another one is refused where it comes in: it must not end the run."""
+    transport = KeptTransport()
+    session = BridgeSession(wanted(), intrinsics={}, transport=transport, joints=frozenset({"knee"}))
+    fields = {"name": ["elbow"], "position": np.array([0.1]), "velocity": np.zeros(0), "effort": np.zeros(0)}
+    transport.give("/joint_command", messages.new("sensor_msgs/msg/JointState", header=header(), **fields))
+    assert session.facts()["commands"]["refused"] == 1
+    assert "'elbow'" in session.facts()["commands"]["refusal"]
+    session.close()

@@ -50,12 +50,13 @@ def machine(request, monkeypatch):
     monkeypatch.setattr(cuda, "driver_facts", lambda device: FACTS)
     monkeypatch.setattr(wp, "get_stream", lambda device: SimpleNamespace(cuda_stream=1))
     with installed(request.param, MODULE) as double:
-        state = SimpleNamespace(double=double, gain=1.0, builds=[], session=None)
+        state = SimpleNamespace(double=double, gain=1.0, builds=[], devices=[], session=None)
 
-        def build(path, options, *, timing_cache, say):
+        def build(path, options, *, timing_cache, say, device):
             from saccade.engines import build_worker
 
             state.builds.append(options)
+            state.devices.append(device)
             state.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
             say("building")
             return BuiltPlan(*build_worker.build(double.module, path, options, say=say, device="cpu"))
@@ -97,6 +98,14 @@ def test_tensorrt_is_taken_on_cuda_and_not_on_the_cpu(machine, network, store):
         engine = selection.engine_from_onnx(network, EngineConfig(precision="fp32"), device=device, store=store)
         assert engine.name == name
     assert len(machine.builds) == 1
+
+
+def test_an_engine_is_built_on_the_gpu_that_runs_it(machine, network, store):
+    """Not on the first one: another GPU may be of another kind."""
+    selection.engine_from_onnx(
+        network, EngineConfig(backend="tensorrt", precision="fp32"), device="cuda:1", store=store
+    )
+    assert machine.devices == ["cuda:1"]
 
 
 def test_tensorrt_by_name_says_what_is_missing(no_tensorrt, network):

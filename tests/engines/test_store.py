@@ -261,7 +261,7 @@ TAMPERINGS = {
     "empty plan": (lambda s, k: plan_file(s).write_bytes(b""), "cut off: 0 of"),
     "changed plan": (lambda s, k: plan_file(s).write_bytes(b"x" + PLAN[1:]), "changed after it was stored"),
     "longer plan": (lambda s, k: plan_file(s).write_bytes(PLAN + b"x"), "changed after it was stored"),
-    "no plan": (lambda s, k: plan_file(s).unlink(), "its plan is missing"),
+    "plan under another name": (lambda s, k: plan_file(s).rename(s.folder / f"{k}-other.plan"), "its plan is missing"),
     "changed manifest": (lambda s, k: change_manifest(s, k, qualification={"passed": True}), "changed since"),
     "no hmac": (lambda s, k: change_manifest(s, k, hmac=None), "manifest is damaged"),
     "empty manifest": (lambda s, k: (s.folder / f"{k}.json").write_text(""), "manifest is damaged"),
@@ -314,6 +314,18 @@ def test_a_plan_without_manifest_is_never_used(store, network):
     assert [(entry.key, entry.problem) for entry in store.verify()] == [(key, "it has no manifest")]
     assert stored(store, network, plan=b"built again").data == b"built again"
     assert plan_file(store).read_bytes() == b"built again"
+
+
+def test_a_manifest_without_plan_is_built_again(store, network):
+    """As somebody who clears large files leaves it: there is nothing that could be refused, and one line says why."""
+    key = stored(store, network).key
+    plan_file(store).unlink()
+    assert store.get(key) is None
+    assert [entry.problem for entry in store.verify()] == ["its plan is missing"]
+    lines = []
+    again = store.plan_for(network, BuildOptions(), build=Builder(), platform=HERE, say=lines.append)
+    assert again.data == PLAN and plan_file(store).read_bytes() == PLAN
+    assert lines == ["camera.onnx: building its engine anew: of the former only the manifest is left"]
 
 
 def test_keys_are_found_by_their_beginning(store, network):

@@ -70,7 +70,7 @@ def test_both_networks_were_measured_in_both_precisions(result):
         "loop_eager",
         "loop_graph",
         "loop_graph_stamps",
-        "loop_graph_branched",
+        "loop_graph_stamps_line",
         "onnxruntime_cpu",
     }
     for network in ("resnet18", "camera"):

@@ -40,9 +40,21 @@ def tick():
 
 
 @pytest.mark.parametrize("cycles", [1, 1000, 20_000, 200_000])
-@pytest.mark.parametrize("events_outside", [True, False])
-def test_stamps_agree_with_events(cycles, events_outside):
-    """Whichever pair is the outer one, the medians differ by 5 us or the timer's tick at most."""
+def test_stamps_agree_with_events(cycles):
+    """Each pair once around the other: what the graph needs from one node to the next counts once for each and cancels.
+
+    After a long kernel that is 4 us on either side, more than stamps and events differ by.
+    """
+    around = difference_to_events(cycles, events_outside=False)
+    within = difference_to_events(cycles, events_outside=True)
+    limit = max(LIMIT_NS, tick() or 0)
+    found = statistics.median(around) + statistics.median(within)
+    assert abs(found) / 2 <= limit, f"stamps less events: {found / 2:.0f} ns, of {around} and {within}"
+    assert statistics.median(within) <= statistics.median(around), "the inner pair took longer than the outer one"
+
+
+def difference_to_events(cycles, *, events_outside):
+    """Returns, per replay, the time [ns] between two stamps less that between two events around the same work."""
     stream = wp.get_stream(DEVICE)
     array, values = (wp.zeros(2, dtype=kind, device=DEVICE) for kind in (wp.uint64, wp.float32))
     stamps = [record_stamp(array, slot) for slot in range(2)]
@@ -66,11 +78,8 @@ def test_stamps_agree_with_events(cycles, events_outside):
         wp.capture_launch(capture.graph, stream=stream)
         wp.synchronize_stream(stream)
         first, last = (int(value) for value in array.numpy())
-        elapsed = wp.get_event_elapsed_time(*events) * 1e6
-        differences.append(last - first - elapsed)
-    found = statistics.median(differences)
-    limit = max(LIMIT_NS, tick() or 0)
-    assert abs(found) <= limit, f"stamps less events: {found:.0f} ns, of {differences}"
+        differences.append(last - first - wp.get_event_elapsed_time(*events) * 1e6)
+    return differences
 
 
 def test_stamps_rise_within_and_across_replays():

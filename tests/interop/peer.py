@@ -113,6 +113,9 @@ class Peer:
     def matched(self, request: dict) -> dict:
         return {"count": self.publishers[request["topic"]].get_subscription_count()}
 
+    def joined(self, request: dict) -> dict:
+        return {"count": self.heard[request["topic"]]["subscription"].get_publisher_count()}
+
     def raw(self, request: dict) -> dict:
         """Publishes bytes that rclpy does not look into: what a faulty or hostile node sends."""
         publisher = self.publisher(request)

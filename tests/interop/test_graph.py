@@ -81,7 +81,7 @@ def test_profiles_out(peer, bridge, reliable, latched):
         "sensor": not reliable and not latched,
         "latched": True,
     }
-    listened(*(topic for preset, topic in topics.items() if expected[preset]))
+    listened(*(topic for preset, topic in topics.items() if expected[preset]), peer=peer)
     until(lambda: len(ours.problems()) == sum(not meets for meets in expected.values()))
     for topic in topics.values():
         topic.publish(sample(STRING))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 from tests.interop.conftest import introduced, packed, until
@@ -70,6 +71,65 @@ def test_flood(peer, bridge):
     peer.ask("publish", topic="/flood", type=TWIST, data=packed(messages.encode(last)))
     until(lambda: heard and heard[-1] == 2.0)
     assert 1 < len(heard) <= 2001
+
+
+def test_commands(peer, bridge):
+    """Velocities that are not finite or far too fast, at 1 kHz: each is counted, the last good one is in force."""
+    from saccade.bridge import messages
+    from saccade.bridge.commands import CommandReceiver
+    from saccade.config import HumanoidConfig
+
+    ours = bridge()
+    limits = HumanoidConfig(max_speed=1.0, max_yaw_rate=0.5)
+    receiver = CommandReceiver(ours, limits, timeout=3600)
+    peer.ask("advertise", topic="/cmd_vel", type=TWIST)
+    introduced(peer, ours, "/cmd_vel")
+
+    def sent(x: float, yaw: float, count: int) -> None:
+        message = sample(TWIST)
+        message.linear.x, message.linear.y, message.angular.z = x, 0.0, yaw
+        peer.ask(
+            "publish", topic="/cmd_vel", type=TWIST, data=packed(messages.encode(message)), count=count, period=1e-3
+        )
+
+    sent(0.25, 0.1, 5)
+    until(lambda: receiver.facts()["accepted"] >= 1)
+    for bad in ((math.nan, 0.0), (math.inf, 0.0), (0.0, -math.inf)):
+        sent(*bad, 200)
+    until(lambda: receiver.facts()["refused"] >= 3)
+    assert (receiver.current(0.0).linear_x, receiver.current(0.0).yaw_rate) == (0.25, 0.1)
+    assert "is not finite" in receiver.facts()["refusal"]
+    sent(1e300, -1e300, 1000)
+    until(lambda: receiver.current(0.0).linear_x == limits.max_speed)
+    assert receiver.current(0.0).yaw_rate == -limits.max_yaw_rate
+    sent(0.5, 0.0, 1)
+    until(lambda: receiver.current(0.0).linear_x == 0.5)
+    counters, facts = ours.counters()["/cmd_vel"], receiver.facts()
+    assert facts["accepted"] + facts["refused"] == counters["received"] <= 1606
+    assert facts["clamped"] >= 1
+
+
+def test_wrong_type(peer, bridge):
+    """Another type on a topic that we listen to is told and not heard; so are its bytes under the right name."""
+    from saccade.bridge import messages
+
+    ours = bridge()
+    heard: list = []
+    ours.subscribe("/wrong", TWIST, heard.append)
+    ours.subscribe("/disguised", JOINTS, heard.append)
+    peer.ask("advertise", topic="/wrong", type="std_msgs/msg/Float32")
+    peer.ask("advertise", topic="/disguised", type=JOINTS)
+    introduced(peer, ours, "/disguised")
+    told = until(lambda: [text for text in ours.problems() if text.startswith("/wrong:")])
+    assert "has type std_msgs/msg/Float32, this node has geometry_msgs/msg/Twist" in told[0]
+    floats = packed(messages.encode(sample("std_msgs/msg/Float32")))
+    peer.ask("publish", topic="/wrong", type="std_msgs/msg/Float32", data=floats, count=3, period=0.01)
+    peer.ask("raw", topic="/disguised", type=JOINTS, data=[floats] * 3)
+    peer.ask("raw", topic="/disguised", type=JOINTS, data=[packed(messages.encode(sample(JOINTS)))])
+    until(lambda: heard)
+    assert len(heard) == 1
+    assert heard[0].__msgtype__ == JOINTS
+    assert ours.counters()["/wrong"]["received"] == 0
 
 
 def test_receiver_raises(peer, bridge):

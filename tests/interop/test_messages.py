@@ -43,7 +43,7 @@ def test_out(peer, bridge):
     topics = {type_name: ours.advertise(topic_of(type_name), type_name) for type_name in TYPES}
     for type_name in TYPES:
         peer.ask("subscribe", topic=topic_of(type_name), type=type_name)
-    listened(*topics.values())
+    listened(*topics.values(), peer=peer)
     for type_name, topic in topics.items():
         assert topic.publish(sent[type_name])
     until(lambda: all(peer.report(topic_of(type_name))["count"] == 1 for type_name in TYPES))
@@ -87,7 +87,7 @@ def test_sequences(peer, bridge, length):
     topics = {type_name: ours.advertise(topic_of(type_name), type_name) for type_name in TYPES}
     for type_name in TYPES:
         peer.ask("subscribe", topic=topic_of(type_name), type=type_name)
-    listened(*topics.values())
+    listened(*topics.values(), peer=peer)
     for type_name, topic in topics.items():
         topic.publish(sample(type_name, seed=3, length=length))
     until(lambda: all(peer.report(topic_of(type_name))["count"] == 1 for type_name in TYPES))

@@ -58,7 +58,7 @@ def test_out(peer, bridge, seconds):
     }
     for topic in topics.values():
         peer.ask("subscribe", topic=topic.name, type=topic.type_name, depth=10, check=True)
-    listened(*topics.values())
+    listened(*topics.values(), peer=peer)
     # A volatile reader takes part from some early message on, not always the first: counted are those after that.
     before = dict.fromkeys(topics, 0)
     for name, make in (("/stream/image", image), ("/stream/cloud", cloud)):
@@ -150,7 +150,7 @@ def test_peer_ends(peer, bridge, ended):
     small = ours.advertise("/stream/small", "std_msgs/msg/Float32")
     peer.ask("subscribe", topic=topic.name, type=IMAGE, check=True)
     peer.ask("subscribe", topic=small.name, type=small.type_name)
-    listened(topic, small)
+    listened(topic, small, peer=peer)
     os.kill(peer.process.pid, signal.SIGSTOP if ended == "stopped" else signal.SIGKILL)
     waits = []
     for number in range(60):
@@ -187,7 +187,7 @@ def test_peer_returns(middleware, bridge, domain):
     for _ in range(2):
         peer = Peer(middleware, domain)
         peer.ask("subscribe", topic=topic.name, type=topic.type_name)
-        listened(topic)
+        listened(topic, peer=peer)
         topic.publish(sample(topic.type_name))
         until(lambda peer=peer: peer.report(topic.name)["count"] == 1)
         # Leaves in order, as a node that ends does; one that is killed is forgotten after its lease of 10 s or more.

@@ -66,7 +66,8 @@ app.command(
     epilog="Examples:\n\n- `saccade node camera.onnx` runs the shipped network on `/camera/image_raw`\n\n"
     "- `saccade node mine.onnx --topic /robot/head/image --set ros2.network=any`\n\n"
     "- `saccade node warehouse --topic head_camera=/cam/image_raw --topic lidar=/velodyne_points`\n\n"
-    "- `saccade node mine.onnx --topic /depth/image --depth-max 5 --frames 100 --json`"
+    "- `saccade node mine.onnx --topic /depth/image --depth-max 5 --frames 100 --json`\n\n"
+    "- `saccade node mine.onnx --bag drive.mcap --topic /front/image --bag-rate 0` runs on a recording"
 )(node)
 
 
@@ -261,7 +262,7 @@ def bench(
         typer.Option(
             "--only",
             metavar="GROUP",
-            help="`engines`, `frame`, `preprocess`, `cameras`, `recorder` or `loop`; repeatable.",
+            help="`engines`, `frame`, `preprocess`, `cameras`, `recorder`, `bridge` or `loop`; repeatable.",
         ),
     ] = None,
     time_limit: Annotated[

@@ -62,7 +62,7 @@ class SimulatorConfig(Section):
     labels: dict[str, str] = {}
     """Further semantic labels of the scene and the class that each counts as, such as ``{rack: structure}``."""
     recording: str | None = None
-    """Run folder to replay (``backend: replay``), recorded with ``record.sensors: true``."""
+    """What to replay (``backend: replay``): a run folder recorded with ``record.sensors: true``, or a ROS 2 bag."""
     graph: Literal["auto", "off"] = "auto"
     """``auto`` captures a step of the embedded simulator's physics on CUDA as one graph; ``off`` runs it eagerly."""
     require_device: bool = False
@@ -273,9 +273,9 @@ class EngineConfig(Section):
     """Calibration samples for ``int8``: a .npz file, or a folder of .npy files for a network with one input."""
     build_limit_s: float = Field(1800.0, gt=0, le=86_400)
     """Time after which the build of an engine is given up [s]."""
-    graph: Literal["auto", "branched", "off"] = "auto"
-    """``auto`` captures the frame as one CUDA graph where the device can; ``branched`` lets cameras, LiDARs and their
-    networks run side by side in it (not yet measured on a GPU); ``off`` runs it eagerly."""
+    graph: Literal["auto", "line", "off"] = "auto"
+    """``auto`` captures the frame as one CUDA graph where the device can, with cameras, LiDARs and their networks side
+    by side; ``line`` puts them one after another; ``off`` runs the frame eagerly."""
 
 
 class ControllerConfig(Section):
@@ -289,6 +289,9 @@ class ControllerConfig(Section):
     """Clearance ahead below which it stands and turns [m]."""
     slow_clearance: float = Field(2.0, ge=0, le=20)
     """Clearance ahead below which it slows down [m]."""
+    give_way_clearance: float = Field(0.5, ge=0, le=5)
+    """Clearance in any direction below which it moves away from what is there, such as a person who walks into it
+    from the side [m]; 0 = never."""
     follow_route: bool = True
     """Steers to the waypoints that the scene names, where it names some; its own position is taken as known."""
     max_result_age: float = Field(0.5, gt=0, le=10)
@@ -356,6 +359,12 @@ class RecordConfig(Section):
     """Frames kept as pictures for the report."""
     flush_ms: float = Field(100.0, gt=0, le=100)
     """Period after which records are on disk [ms]."""
+    bag: bool = False
+    """Writes what the ROS 2 bridge publishes to ``bag/`` (MCAP), with or without ``ros2.enabled``."""
+    bag_queue: int = Field(8, ge=1, le=1000)
+    """Messages per topic that may wait for the disk."""
+    bag_policy: Literal["auto", "block", "drop_oldest", "drop_newest"] = "auto"
+    """What gives way when they do: ``auto`` = the loop waits in lockstep, and in real time the oldest is lost."""
 
 
 class Budgets(Section):

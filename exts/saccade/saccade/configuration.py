@@ -79,10 +79,10 @@ class LoadedConfiguration:
         return self._resolve(self.config.networks[network].model, "model", ("networks", network, "model"))
 
     def recording_path(self) -> Path | None:
-        """Returns the run folder to replay, ``None`` where the configuration names none.
+        """Returns the run folder or bag to replay, ``None`` where the configuration names none.
 
         Raises:
-            RecordError: There is no such folder.
+            RecordError: There is no such thing.
         """
         recording = self.config.simulator.recording
         return None if recording is None else self._resolve(recording, "recording", ("simulator", "recording"))
@@ -97,7 +97,7 @@ class LoadedConfiguration:
             if self.recording_path() is None:
                 raise ConfigurationError(
                     "simulator.recording: a replay needs the folder of a run that was recorded with "
-                    "record.sensors: true; give it with --set simulator.recording=DIR"
+                    "record.sensors: true, or a ROS 2 bag; give it with --set simulator.recording=PATH"
                 )
         else:
             self.scene_path()

@@ -20,6 +20,8 @@ AVOID_TIME = 1.6
 """How long the heading that was found free is kept before the route draws it back [s]."""
 AVOID_RATE = 0.7
 """Turn rate away from a hazard [rad/s]."""
+GIVE_WAY_SPEED = 0.5
+"""Speed away from what has come too close [m/s]."""
 TURN_GAIN = 1.6
 """Turn rate per heading error [1/s]."""
 
@@ -35,6 +37,10 @@ class Controller(Protocol):
         """Returns the command for the state, from what was taken in so far; never waits."""
         ...
 
+    def reset(self) -> None:
+        """Forgets what it has seen: the simulation starts again from where it began."""
+        ...
+
 
 class ReflexController:
     """Walks along the route, or straight on, and yields to what the networks report.
@@ -42,7 +48,8 @@ class ReflexController:
     The heading is the free direction nearest to the route; the speed falls with the perceived clearance in that
     direction. While the camera reports a hazard it creeps and turns to the freer side until the way is free, and
     keeps that heading for a while: low things close by are out of sight for a LiDAR on the head, and soon for the
-    camera, too. Without fresh results it stands: a blind robot does not walk.
+    camera, too. What comes too close from any side it gives way to, where there is room on the other. Without fresh
+    results it stands: a blind robot does not walk.
 
     Args:
         config: Speeds and distances.
@@ -65,6 +72,13 @@ class ReflexController:
         self._turning = 0.0
         self._avoid_until = -math.inf
 
+    def reset(self) -> None:
+        """Forgets results, the next waypoint and which way it was turning."""
+        self._next = None
+        self._results.clear()
+        self._turning = 0.0
+        self._avoid_until = -math.inf
+
     def update(self, result: Result, sim_time: float) -> None:
         """Takes in a result about the state at ``sim_time`` [s]."""
         self._results[result.network] = (sim_time, result)
@@ -79,6 +93,10 @@ class ReflexController:
         if not fresh:
             command.reason = "blind"
             return command
+        command = self._walk(command, state, clearance, hazard)
+        return self._give_way(command, clearance)
+
+    def _walk(self, command: Command, state: SimState, clearance: list[float] | None, hazard: bool) -> Command:
         wanted = self._wanted_heading(state)
         if not hazard and state.sim_time < self._avoid_until:
             wanted = 0.0
@@ -105,6 +123,20 @@ class ReflexController:
             command.reason = "slow"
         else:
             command.reason = "steer" if abs(direction - wanted) > SECTOR / 2 else "cruise"
+        return command
+
+    def _give_way(self, command: Command, clearance: list[float] | None) -> Command:
+        """Moves away from the nearest thing when it is too near, unless something is as near on the other side."""
+        if clearance is None:
+            return command
+        nearest = min(range(SECTOR_COUNT), key=clearance.__getitem__)
+        near = self._config.give_way_clearance
+        away = nearest * SECTOR + math.pi
+        if clearance[nearest] >= near or self._ahead(clearance, away) < 2 * near:
+            return command
+        command.linear_x = GIVE_WAY_SPEED * math.cos(away)
+        command.linear_y = GIVE_WAY_SPEED * math.sin(away)
+        command.reason = "give way"
         return command
 
     def _perceived(self, sim_time: float) -> tuple[list[float] | None, bool, bool]:
@@ -144,15 +176,13 @@ class ReflexController:
             return wanted
         wanted = max(-math.pi / 2, min(math.pi / 2, wanted))
         need = self._config.stop_clearance + 0.5
-        best: tuple[float, float] | None = None
-        for step in range(-8, 9):
-            candidate = wanted + step * SECTOR / 2
-            if abs(candidate) > 0.75 * math.pi or self._ahead(clearance, candidate) < need:
-                continue
-            cost = abs(step) + 0.1 * abs(candidate)
-            if best is None or cost < best[0]:
-                best = (cost, candidate)
-        return None if best is None else best[1]
+        for steps in range(9):
+            # Nearest first, so that the first with room is the answer: nearly always the wanted one itself.
+            sides = (wanted,) if steps == 0 else (wanted - steps * SECTOR / 2, wanted + steps * SECTOR / 2)
+            for candidate in sorted(sides, key=abs):
+                if abs(candidate) <= 0.75 * math.pi and self._ahead(clearance, candidate) >= need:
+                    return candidate
+        return None
 
     @staticmethod
     def _ahead(clearance: list[float] | None, direction: float) -> float:

@@ -59,6 +59,8 @@ BASE = "base"
 SIMULATOR = "embedded simulator"
 GPU = "GPU engines"
 ROS = "ROS 2"
+INTERFACE_UP, INTERFACE_MULTICAST = 0x1, 0x1000
+"""Flags of a network interface on Linux."""
 TRAINING = "training"
 ISAAC = "Isaac Sim"
 MACHINE = "machine"
@@ -133,7 +135,7 @@ def examine(out: Path = Path("runs")) -> list[Check]:
         checks += [_package(use, package, broken) for package in packages]
     checks += _mujoco(broken)
     checks.append(_package(GPU, TENSORRT, broken))
-    checks += [_rclpy(), *_socket_buffers()]
+    checks += [_rclpy(), *_socket_buffers(), *_multicast()]
     checks.append(_isaac())
     return checks
 
@@ -391,6 +393,26 @@ def _socket_buffers() -> Iterator[Check]:
     yield Check(
         ROS, "socket buffers", state, f"up to {allowed / 2**20:.1f} MB; images want {SOCKET_BUFFER / 2**20:.0f}", fix
     )
+
+
+def _multicast(root: Path = Path("/sys/class/net")) -> Iterator[Check]:
+    """Nodes that are not told of each other find each other by multicast; looked at on Linux only."""
+    able: dict[bool, list[str]] = {True: [], False: []}
+    for flags in sorted(root.glob("*/flags")):
+        try:
+            value = int(flags.read_text(encoding="ascii"), 16)
+        except (OSError, ValueError):
+            continue
+        if value & INTERFACE_UP:
+            able[bool(value & INTERFACE_MULTICAST)].append(flags.parent.name)
+    if not able[True] and not able[False]:
+        return
+    has = f"on {', '.join(able[True])}" if able[True] else "on no interface"
+    text = f"{has}; not on {', '.join(able[False])}" if able[False] else has
+    if "lo" in able[False]:
+        text += ": on the loopback interface Saccade finds others by unicast, some middlewares do not"
+    fix = "ip link set lo multicast on" if "lo" in able[False] else ""
+    yield Check(ROS, "multicast", "ok" if not fix and able[True] else "note", text, fix)
 
 
 def _isaac() -> Check:

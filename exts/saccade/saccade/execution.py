@@ -197,8 +197,8 @@ def execution_for(
     Args:
         simulator: The opened simulator.
         networks: All networks, in order.
-        graph: ``"auto"`` captures frames as CUDA graphs where the engines are on the GPU, ``"branched"`` as graphs with
-            branches, ``"off"`` never.
+        graph: ``"auto"`` captures frames as CUDA graphs with branches where the engines are on the GPU, ``"line"`` as
+            graphs without, ``"off"`` never.
         stages: Users' own work on the device; it needs engines on the GPU.
 
     Raises:
@@ -220,5 +220,5 @@ def execution_for(
     from saccade.stream_execution import StreamExecution
 
     return StreamExecution(
-        simulator, networks, device=device, capture=graph != "off", branched=graph == "branched", stages=stages
+        simulator, networks, device=device, capture=graph != "off", branched=graph == "auto", stages=stages
     )

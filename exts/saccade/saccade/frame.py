@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import warp as wp
 
 CLASSES = ("floor", "structure", "obstacle", "person", "robot", "background")
@@ -141,7 +142,8 @@ class Command:
     source: str = "none"
     """Who decided: ``"reflex"``, ``"ros2"``, ``"script"``."""
     reason: str = ""
-    """Why, in a word: ``"cruise"``, ``"slow"``, ``"steer"``, ``"avoid"``, ``"stop"``, ``"blind"``, ``"stand"``."""
+    """Why, in a word: ``"cruise"``, ``"slow"``, ``"steer"``, ``"avoid"``, ``"stop"``, ``"give way"``, ``"blind"``,
+    ``"stand"``."""
 
 
 @dataclass(slots=True)
@@ -175,3 +177,12 @@ class SimState:
     """Contact onsets during this step."""
     applied: list[tuple[int, int, float]] = field(default_factory=list)
     """Commands that took effect during this step: (tick, monotonic time [ns], simulation time [s])."""
+    joint_names: tuple[str, ...] = ()
+    """Joints with one degree of freedom; this and what follows only where a simulator was asked to report the robot."""
+    joint_positions: np.ndarray | None = None
+    """[rad or m], shape ``(joints,)``; the simulator's own, valid until it is asked again."""
+    joint_velocities: np.ndarray | None = None
+    """[rad/s or m/s], shape ``(joints,)``; likewise."""
+    sensor_poses: dict[str, tuple[bool, tuple[float, ...]]] = field(default_factory=dict)
+    """By sensor: whether it rides on the humanoid, and its frame (x forward, z up) in the base's, else in the world's:
+    position [m], quaternion x, y, z, w."""

@@ -8,14 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from saccade.config import RunConfig
 from saccade.controller import Controller
 from saccade.execution import Execution, FrameStage, execution_for
 from saccade.frame import Command, Frame, GroundTruth, Result, SimState, now_ns
 from saccade.network import Network
-from saccade.simulators.base import Simulator, SteppedSimulator
+from saccade.simulators.base import Resettable, Simulator, SteppedSimulator
 
 WARMUP = "warmup"
 JUDGED = "judged"
@@ -93,7 +93,10 @@ class PerceptionLoop:
         sink: Takes one record per frame.
         scorer: Compares labels with the truth.
         observers: Called after each decision.
+        publishers: Called right after it, before the truth is taken: their tick has none yet.
         stop: Asked once per step; a text ends the run with that reason.
+        reset: Asked once per step, told the state; whether the simulation is to go back to its start, which the
+            simulator must be able to (``reset``).
         stages: Users' own work on the GPU as part of every frame.
         execution: How frames become results; ``None`` takes what fits where sensors and engines are.
         stepped: Whether the simulator's application makes its steps, between the turns of :meth:`steps`.
@@ -109,7 +112,9 @@ class PerceptionLoop:
         sink: RecordSink,
         scorer: Scorer,
         observers: Sequence[Observer] = (),
+        publishers: Sequence[Observer] = (),
         stop: Callable[[], tuple[str, str] | None] = lambda: None,
+        reset: Callable[[SimState], bool] = lambda state: False,
         stages: Sequence[FrameStage] = (),
         execution: Execution | None = None,
         stepped: bool = False,
@@ -125,7 +130,9 @@ class PerceptionLoop:
         self._sink = sink
         self._scorer = scorer
         self._observers = observers
+        self._publishers = publishers
         self._stop = stop
+        self._reset = reset
         self._index = 0
         self._unapplied: deque[tuple[int, list[dict[str, Any]]]] = deque()
         self._contacts: list[dict[str, Any]] = []
@@ -171,6 +178,9 @@ class PerceptionLoop:
         try:
             ended = self._stop()
             while ended is None and outcome.ticks < wanted:
+                if self._reset(state):
+                    state = cast(Resettable, self._simulator).reset()
+                    self._controller.reset()
                 frames = self.execution.sense()
                 command = None
                 if frames:
@@ -218,16 +228,20 @@ class PerceptionLoop:
         for frame in frames:
             frame.stamps.decided = decided
         command.apply_at = state.sim_time + self._delay(frames)
-        truths = [self._simulator.ground_truth(frame) for frame in frames]
+        tick = Tick(index, phase, state, frames, results, [], command)
+        for publisher in self._publishers:
+            publisher(tick)
+        truths = tick.truths = [self._simulator.ground_truth(frame) for frame in frames]
         records = [
             self._record(index, phase, state, frame, results[frame.sensor], truth, command)
             for frame, truth in zip(frames, truths, strict=True)
         ]
         records[0]["contacts"] = self._contacts
         self._contacts = []
-        tick = Tick(index, phase, state, frames, results, truths, command)
         for observer in self._observers:
             observer(tick)
+        for frame, record in zip(frames, records, strict=True):
+            record["stamps"]["published"] = frame.stamps.published or None
         self.execution.idle()
         self._unapplied.append((index, records))
         return command

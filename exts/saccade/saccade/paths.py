@@ -25,6 +25,7 @@ _SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "model": (".onnx",),
     "recording": (),
 }
+_BAGS = (".mcap", ".db3", ".zstd")
 _ERRORS: dict[Kind, type[SaccadeError]] = {
     "scene": SceneError,
     "configuration": ConfigurationError,
@@ -59,7 +60,7 @@ def is_url(path: str) -> bool:
 
 
 def resolve(path: str | Path, kind: Kind, *, beside: Sequence[Path] = (), field: str = "") -> Path:
-    """Returns the absolute path of an existing file, or of a folder for recordings.
+    """Returns the absolute path of an existing file, or of a file or folder for recordings.
 
     A relative path is tried below each folder of ``beside`` (the configuration file's, as a rule), the working
     folder, the checkout's root and what comes with Saccade, in that order; the first that exists is taken.
@@ -81,7 +82,7 @@ def resolve(path: str | Path, kind: Kind, *, beside: Sequence[Path] = (), field:
             continue
         looked.append(candidate)
         try:
-            found = candidate.is_dir() if kind == "recording" else candidate.is_file()
+            found = _is_recording(candidate) if kind == "recording" else candidate.is_file()
         except (OSError, ValueError):  # a name too long or with a null byte is no file
             continue
         if found:
@@ -162,12 +163,18 @@ def _not_found(text: str, kind: Kind, looked: Sequence[Path], field: str) -> str
             more = ", ..." if len(names) > 12 else ""
             lines.append(f"In {folder} there is: {', '.join(names[:12])}{more}")
     if kind == "recording":
-        lines.append("Record a run that can be replayed with: saccade validate --set record.sensors=true")
+        lines.append(
+            "Record a run that can be replayed with: saccade validate --set record.sensors=true (or record.bag=true)"
+        )
     elif kind == "model" and not listing("model"):
         lines.append(f"Train the shipped networks with: saccade train camera --out {MODELS} (and lidar)")
     elif kind == "scene" and not listing("scene"):
         lines.append("Make the shipped scenes with: saccade scenes make")
     return "\n".join(lines)
+
+
+def _is_recording(path: Path) -> bool:
+    return path.is_dir() or (path.suffix in _BAGS and path.is_file())
 
 
 def _recordings(folder: Path) -> list[str]:

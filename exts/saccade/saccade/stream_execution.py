@@ -323,9 +323,11 @@ class StreamExecution:
         if self._whole:
             self._simulator.record_state(self._stream)
         lanes.begin()
-        with lanes.on("clear"):
-            self._mailbox.clear()
-            cleared = lanes.mark("clear")
+        cleared = None
+        if self._decoded or self._stamped:
+            with lanes.on("clear"):
+                self._mailbox.clear()
+                cleared = lanes.mark("clear")
         if self._whole:
             for i, frame in enumerate(frames):
                 with lanes.on(lane_of[frame.kind]) as stream:

@@ -30,7 +30,7 @@ SLOW = {"repeats": 2, "settle": 1}
 RATIOS = {
     "graph_over_floor": ("loop_graph", "bare_graph"),
     "graph_with_stamps_over_floor": ("loop_graph_stamps", "bare_graph"),
-    "graph_branched_over_floor": ("loop_graph_branched", "bare_graph"),
+    "graph_with_stamps_line_over_floor": ("loop_graph_stamps_line", "bare_graph"),
     "eager_over_graph": ("loop_eager", "loop_graph"),
     "host_round_trip_over_graph": ("host_round_trip", "loop_graph"),
     "host_round_trip_pinned_over_graph": ("host_round_trip_pinned", "loop_graph"),
@@ -141,14 +141,14 @@ def _add_loops(
     stack: contextlib.ExitStack,
     buffers: Mapping[str, wp.array],
 ) -> None:
-    """Adds the loop, eager and captured, without and with stamps and decoding, in one line and branched, and the bare
-    engine.
+    """Adds the loop, eager and captured, without and with stamps and decoding, with and without branches, and the
+    bare engine.
     """
     from saccade.stream_execution import StreamExecution
 
     limit = LIMITS[subject.precision]["relative_l2"]
 
-    def loop(name: str, *, capture: bool = True, whole: bool = False, branched: bool = False) -> Network:
+    def loop(name: str, *, capture: bool = True, whole: bool = False, branched: bool = True) -> Network:
         network = stack.enter_context(contextlib.closing(session.open(subject, sensors=camera_configs(), decode=whole)))
         execution = StreamExecution(
             BufferSource(buffers),
@@ -165,7 +165,7 @@ def _add_loops(
 
     network = loop("loop_graph")
     loop("loop_graph_stamps", whole=True)
-    loop("loop_graph_branched", whole=True, branched=True)
+    loop("loop_graph_stamps_line", whole=True, branched=False)
     loop("loop_eager", capture=False)
     # The engine of the first loop, on the arrays that this loop has filled: the loop less all that is around it.
     lanes["loop_graph"].run()
@@ -187,10 +187,10 @@ def _add_round_trip(
     stack: contextlib.ExitStack,
     buffers: Mapping[str, wp.array],
 ) -> None:
-    # Opened like the loop's, so that it is the same plan.
-    network = stack.enter_context(contextlib.closing(session.open(subject, sensors=camera_configs())))
     frame = next(iter(buffers.values()))
     for name, pinned in (("host_round_trip", False), ("host_round_trip_pinned", True)):
+        # Opened like the loop's, so that it is the same plan; each its own, for each binds its own arrays.
+        network = stack.enter_context(contextlib.closing(session.open(subject, sensors=camera_configs())))
         try:
             trip = HostRoundTrip(
                 network.engine, frame, input_name=INPUT, output_name=subject.output, pinned_frame=pinned

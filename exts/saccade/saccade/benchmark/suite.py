@@ -14,7 +14,7 @@ from saccade import paths
 from saccade.benchmark.measure import TimeLimit
 from saccade.benchmark.session import Session
 from saccade.configuration import LoadedConfiguration
-from saccade.errors import ConfigurationError, SaccadeError
+from saccade.errors import ConfigurationError, DependencyError, SaccadeError
 from saccade.kernels.setup import prepare_warp
 
 SCHEMA = 1
@@ -25,6 +25,7 @@ GROUPS: Mapping[str, str] = {
     "preprocess": "cuda",
     "cameras": "tensorrt",
     "recorder": "",
+    "bridge": "ros2",
     "loop": "",
 }
 """What each group needs, in the order in which they run; the loop comes last, as it takes what time is left."""
@@ -145,16 +146,30 @@ def _measurement(name: str) -> Callable[[Session], dict[str, Any]]:
         from saccade.benchmark.cameras import measure_cameras as measure
     elif name == "recorder":
         from saccade.benchmark.recorder import measure_recorder as measure
+    elif name == "bridge":
+        from saccade.benchmark.bridge import measure_bridge as measure
     else:
         from saccade.benchmark.loop import measure_loop as measure
     return measure
 
 
 def _lacking(need: str, session: Session) -> str | None:
+    if need == "ros2":
+        return _no_ros2(session)
     if need and session.device == "cpu":
         return session.missing["cuda"]
     if need == "tensorrt" and session.tensorrt is None:
         return session.missing["tensorrt"]
+    return None
+
+
+def _no_ros2(session: Session) -> str | None:
+    from saccade.bridge.selection import choose
+
+    try:
+        choose(session.loaded.config.ros2.transport)
+    except DependencyError as error:
+        return str(error)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +15,30 @@ from saccade.bridge.outbox import Channel, Outbox, Policy
 from saccade.bridge.qos import PRESETS, QualityOfService
 from saccade.config import Ros2Config
 
-Recording = Callable[[str, str, "bytes | memoryview"], None]
-"""Takes topic, type and bytes of every message that is sent."""
+Recording = Callable[["Topic", "bytes | memoryview", int], None]
+"""Takes topic, bytes and time [ns] of every message that is sent."""
 
 
 class Topic:
     """One published topic."""
 
-    def __init__(self, name: str, type_name: str, publication: Publication | None, recording: Recording | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        type_name: str,
+        qos: QualityOfService,
+        publication: Publication | None,
+        recording: Recording | None,
+        clock: Callable[[], int],
+    ) -> None:
         self.name = name
         """Resolved."""
         self.type_name = type_name
+        self.qos = qos
         self._publication = publication
         self._recording = recording
+        self._clock = clock
+        self._recorded_ns = 0
         self._latched = publication is not None and publication.qos.transient_local
         self.channel: Channel
 
@@ -48,12 +60,20 @@ class Topic:
             Whether it was taken.
         """
         make = message if callable(message) else lambda: message
-        return self.channel.put(lambda: messages.encode(make()), release=release)
+        if self._recording is None:
+            return self.channel.put(lambda: messages.encode(make()), release=release)
+        handed_over = self._clock()
+
+        def build() -> memoryview:
+            self._recorded_ns = handed_over  # building and sending one message follow each other on one thread
+            return messages.encode(make())
+
+        return self.channel.put(build, release=release)
 
     def send(self, data: bytes | memoryview) -> None:
         """Sends a message's bytes now; the outbox's part."""
         if self._recording is not None:
-            self._recording(self.name, self.type_name, data)
+            self._recording(self, data, self._recorded_ns)
         if self._publication is not None and (self._latched or self._publication.subscribers):
             self._publication.send(data)
 
@@ -77,6 +97,8 @@ class Bridge:
     def __init__(self, transport: Transport | None, config: Ros2Config, *, recording: Recording | None = None) -> None:
         self.transport = transport
         self._config = config
+        self.clock: Callable[[], int] = time.time_ns
+        """Time that messages are recorded with [ns]: the wall's, unless their source has one of its own."""
         self._recording = recording
         self._outbox = Outbox()
         self._topics: dict[str, Topic] = {}
@@ -113,7 +135,7 @@ class Bridge:
                 return known
             qos = self._profile(topic, preset)
             publication = self.transport.advertise(topic, type_name, qos) if self.transport is not None else None
-            made = Topic(topic, type_name, publication, self._recording)
+            made = Topic(topic, type_name, qos, publication, self._recording, self._now)
             made.channel = self._outbox.open(
                 topic,
                 send=made.send,
@@ -185,6 +207,9 @@ class Bridge:
         self._outbox.close(timeout=timeout)
         if self.transport is not None:
             self.transport.close()
+
+    def _now(self) -> int:
+        return self.clock()
 
     def _profile(self, topic: str, preset: str) -> QualityOfService:
         return PRESETS[self._qos.get(topic, preset)]

@@ -139,6 +139,12 @@ class CommandReceiver:
             asked, self.resets = self.resets > 0, 0
             return asked
 
+    def drop_trajectory(self) -> None:
+        """Forgets the trajectory that is being followed."""
+        with self._lock:
+            self._trajectory = []
+            self._trajectory_start = None
+
     def may_step(self) -> bool:
         """Returns whether the simulation may take a step: always unless paused, then once per step asked for."""
         with self._lock:
@@ -275,6 +281,10 @@ class Ros2Controller:
         self._receiver = receiver
         self._applied = 0
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+
+    def reset(self) -> None:
+        """Drops a trajectory; the last velocity holds until its time is over."""
+        self._receiver.drop_trajectory()
 
     def update(self, result: Result, sim_time: float) -> None:
         """Does nothing: the external controller gets the results as topics."""

@@ -29,33 +29,40 @@ class CopySender:
         slots = self._slots.get(topic.name)
         if slots is None:
             # One message more than can wait is being sent, and one more is being copied here.
-            slots = self._slots[topic.name] = _Slots(arrays, topic.channel.capacity + 2)
-        slot = slots.copy(arrays, self.tap)
-        topic.publish(lambda: make(*slot), release=lambda: slots.free.put(slot))
+            slots = self._slots[topic.name] = _Slots(arrays, topic.channel.capacity + 2, self.tap)
+        slot = slots.copy(arrays)
+        topic.publish(lambda: make(*slot.arrived()), release=lambda: slots.free.put(slot))
+
+
+class _Slot:
+    """Host copies of one message's arrays; pinned where the sensor is on a GPU."""
+
+    def __init__(self, arrays: Mapping[str, wp.array], tap: Tap) -> None:
+        self.arrays = [
+            wp.empty(array.shape, dtype=array.dtype, device="cpu", pinned=array.device.is_cuda)
+            for array in arrays.values()
+        ]
+        self.copies = tap.copies()
+        self._views = [array.numpy() for array in self.arrays]
+
+    def arrived(self) -> list[np.ndarray]:
+        """Returns the copies, once they are there."""
+        self.copies.wait()
+        return self._views
 
 
 class _Slots:
-    """Host copies for one topic's messages; pinned where the sensor is on a GPU."""
+    """Slots for one topic's messages."""
 
-    def __init__(self, arrays: Mapping[str, wp.array], count: int) -> None:
-        self.free: queue.SimpleQueue[list[np.ndarray]] = queue.SimpleQueue()
-        self._arrays: dict[int, list[wp.array]] = {}
+    def __init__(self, arrays: Mapping[str, wp.array], count: int, tap: Tap) -> None:
+        self.free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(count):
-            kept = [
-                wp.empty(array.shape, dtype=array.dtype, device="cpu", pinned=array.device.is_cuda)
-                for array in arrays.values()
-            ]
-            views = [array.numpy() for array in kept]
-            self._arrays[id(views)] = kept
-            self.free.put(views)
+            self.free.put(_Slot(arrays, tap))
 
-    def copy(self, arrays: Mapping[str, wp.array], tap: Tap) -> list[np.ndarray]:
-        """Copies the arrays into a free slot and returns its views."""
-        views = self.free.get_nowait()
-        device = None
-        for target, source in zip(self._arrays[id(views)], arrays.values(), strict=True):
-            tap.copy(target, source)
-            device = source.device
-        if device is not None and device.is_cuda:
-            wp.synchronize_stream(device.stream)
-        return views
+    def copy(self, arrays: Mapping[str, wp.array]) -> _Slot:
+        """Launches the copy of the arrays into a free slot and returns it."""
+        slot = self.free.get_nowait()
+        for target, source in zip(slot.arrays, arrays.values(), strict=True):
+            slot.copies.copy(target, source)
+        slot.copies.launched()
+        return slot

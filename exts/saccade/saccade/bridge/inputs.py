@@ -110,12 +110,28 @@ def points_from_cloud(message: Any) -> tuple[np.ndarray, np.ndarray]:
     return points, np.clip(np.nan_to_num(strength, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
 
 
-def _grey_from_depth(message: Any, depth_max: float) -> np.ndarray:
+def depth_from_image(message: Any) -> np.ndarray:
+    """Returns a depth image in metres, shape ``(height, width)``, float32, 0 where nothing was seen.
+
+    Args:
+        message: sensor_msgs/Image, 16UC1 [mm] or 32FC1 [m] of either byte order.
+
+    Raises:
+        MessageError: The encoding is another one, or size and data do not agree.
+    """
+    if message.encoding not in DEPTH_UNIT:
+        raise MessageError(f"image encoding {message.encoding!r} is no depth: expected {' or '.join(DEPTH_UNIT)}")
     rows = _rows(message)
     order = ">" if message.is_bigendian else "<"
     kind = np.dtype(order + ("u2" if message.encoding == "16UC1" else "f4"))
-    depth = np.ascontiguousarray(rows).view(kind).astype(np.float32) * np.float32(DEPTH_UNIT[message.encoding])
-    seen = np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0)
+    depth = np.ascontiguousarray(rows).view(kind).astype(np.float32)
+    if message.encoding == "16UC1":
+        depth *= np.float32(DEPTH_UNIT[message.encoding])
+    return np.nan_to_num(depth, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _grey_from_depth(message: Any, depth_max: float) -> np.ndarray:
+    seen = depth_from_image(message)
     return np.clip(np.rint(seen * np.float32(255 / depth_max)), 0, 255).astype(np.uint8)[:, :, None]
 
 

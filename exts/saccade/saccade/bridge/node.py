@@ -89,6 +89,7 @@ class PerceptionNode:
         config = loaded.config
         self._config = config
         self._on_result = on_result
+        self._queue = queue
         self._lock = threading.Lock()
         self.received = dict.fromkeys(topics, 0)
         """Messages by sensor that were handed to the pipeline."""
@@ -148,6 +149,10 @@ class PerceptionNode:
         captured_ns = now_ns()
         self.received[sensor] += 1
         self.pipeline.submit_frame(_Message(sensor, message, captured_ns), captured_ns=captured_ns, block=block)
+
+    def room(self) -> bool:
+        """Returns whether a message given now would have to wait for none other, or the engine is stuck for good."""
+        return self.pipeline.counters().frames.in_flight < self._queue or self.pipeline.stuck is not None
 
     def diagnose(self) -> None:
         """Publishes ``/diagnostics`` if anybody listens; called once a second by the node's owner."""

@@ -36,7 +36,7 @@ class NodeSource:
         self.device = device
         self._sensors = sensors
         self._depth_max = depth_max
-        self._buffers: dict[str, dict[tuple[int, ...], dict[str, wp.array]]] = {name: {} for name in sensors}
+        self._buffers: dict[str, dict[tuple[int, ...], dict[str, _Buffer]]] = {name: {} for name in sensors}
         self._sequences = dict.fromkeys(sensors, 0)
         self.uploads: dict[str, int] = {}
         """Bytes per frame that are copied to a GPU, by sensor."""
@@ -78,19 +78,33 @@ class NodeSource:
                 raise MessageError(
                     f"{sensor}: messages of a {MOST_SHAPES + 1}th size, {shape}: a node keeps buffers for {MOST_SHAPES}"
                 )
-            known[shape] = {
-                name: wp.zeros(
-                    array.shape[:1] if name == "points" else array.shape,
-                    dtype=wp.vec3f if name == "points" else wp.dtype_from_numpy(array.dtype),
-                    device=self.device,
-                )
-                for name, array in arrays.items()
-            }
+            known[shape] = {name: _Buffer(name, array, self.device) for name, array in arrays.items()}
         for name, array in arrays.items():
-            known[shape][name].assign(array)
+            known[shape][name].fill(array)
         if self.device != "cpu":
             self.uploads[f"{sensor}.message"] = sum(array.nbytes for array in arrays.values())
-        return known[shape]
+        return {name: buffer.array for name, buffer in known[shape].items()}
+
+
+class _Buffer:
+    """One buffer of a sensor; on a GPU with pinned memory before it, from which the upload does not hold the host.
+
+    The next message comes when the results of this one are on the host: the upload has been done by then.
+    """
+
+    def __init__(self, name: str, like: np.ndarray, device: str) -> None:
+        shape = like.shape[:1] if name == "points" else like.shape
+        kind = wp.vec3f if name == "points" else wp.dtype_from_numpy(like.dtype)
+        self.array = wp.zeros(shape, dtype=kind, device=device)
+        pinned = self.array.device.is_cuda
+        self._host = wp.empty(shape, dtype=kind, device="cpu", pinned=True) if pinned else self.array
+        self._view = self._host.numpy()
+
+    def fill(self, values: np.ndarray) -> None:
+        """Puts ``values`` into it, in order on the device's stream."""
+        np.copyto(self._view, values)
+        if self._host is not self.array:
+            wp.copy(self.array, self._host)
 
 
 def _padded(points: np.ndarray, intensity: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from saccade.bridge.bridge import Bridge, Topic
 from saccade.bridge.copies import CopySender
 from saccade.bridge.results import IMAGE, ResultTopics
 from saccade.config import CameraConfig, LidarConfig, RunConfig
-from saccade.frame import Frame
+from saccade.frame import Frame, SimState, now_ns
 
 if TYPE_CHECKING:
     from saccade.loop import Tick
@@ -36,16 +37,32 @@ class RunPublisher:
         bridge: The node.
         config: The run.
         intrinsics: Of each camera, by sensor, as the simulator reports them.
+        stamps: Whether handing over counts as the frames' ``published``.
+        report_robot: Has the simulator fill joints and sensor poses of its state, copying with what it is given;
+            ``None`` where it cannot.
     """
 
-    def __init__(self, bridge: Bridge, config: RunConfig, *, intrinsics: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        config: RunConfig,
+        *,
+        intrinsics: Mapping[str, Mapping[str, Any]],
+        stamps: bool = True,
+        report_robot: Callable[[Callable[[Any, Any], None]], None] | None = None,
+    ) -> None:
         self._bridge = bridge
+        self._stamps = stamps
+        self._report_robot = report_robot
+        self._sim_ns = 0
+        bridge.clock = lambda: self._sim_ns
         self._config = config
         self._intrinsics = intrinsics
         self._copies = CopySender()
         self._last_diagnostics = 0.0
         self.tap = self._copies.tap
         """What left a GPU to be published."""
+        self._robot_copies = self.tap.copies()
         self.handover_ms: list[float] = []
         """Time that each call took [ms]."""
         advertise = bridge.advertise
@@ -54,6 +71,9 @@ class RunPublisher:
         self._tf = self._unless_others("/tf", "tf2_msgs/msg/TFMessage", "default")
         self._tf_static = self._unless_others("/tf_static", "tf2_msgs/msg/TFMessage", "latched")
         self._odometry = advertise("/odom", "nav_msgs/msg/Odometry")
+        self._joints = (
+            self._unless_others("/joint_states", "sensor_msgs/msg/JointState", "default") if report_robot else None
+        )
         self._diagnostics = advertise("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
         self._verdict = advertise("~/verdict", "std_msgs/msg/String", preset="latched")
         self._sensors = {name: self._sensor_topics(name) for name in config.sensors}
@@ -71,17 +91,20 @@ class RunPublisher:
         start = time.perf_counter()
         state = tick.state
         sim_time = state.sim_time
+        self._sim_ns = round(sim_time * 1e9)
         if self._clock is not None and self._clock.wanted:
             self._clock.publish(lambda: contents.new("rosgraph_msgs/msg/Clock", clock=contents.time_message(sim_time)))
         if self._odometry.wanted:
-            self._odometry.publish(contents.odometry(state))
-        if self._tf is not None and self._tf.wanted:
-            self._tf.publish(contents.base_transform(state))
+            # The simulator's state changes with its next step; what is in it does not.
+            self._odometry.publish(partial(contents.odometry, copy.copy(state)))
+        self._publish_robot(state)
         for frame in tick.frames:
             self._publish_sensor(frame)
             for result in tick.results.get(frame.sensor, ()):
                 frame_id = frame_of(frame.sensor, self._config.sensors[frame.sensor])
                 self._results.publish(result, frame.stamps, stamp=frame.sim_time, frame_id=frame_id)
+            if self._stamps:
+                frame.stamps.published = now_ns()
         if self._diagnostics.wanted and start - self._last_diagnostics >= DIAGNOSTICS_PERIOD:
             self._last_diagnostics = start
             self._publish_diagnostics(tick)
@@ -95,16 +118,33 @@ class RunPublisher:
 
     def facts(self) -> dict[str, Any]:
         """Returns what the record should say."""
-        handover = np.array(self.handover_ms or [0.0])
         return {
             **self._bridge.facts(),
             "left_to_others": self._left_to_others,
-            "handover_ms": {
-                "median": float(np.median(handover)),
-                "max": float(handover.max()),
-                "n": len(self.handover_ms),
-            },
+            "handover_ms": self.handover_facts(),
         }
+
+    def handover_facts(self) -> dict[str, Any]:
+        """Returns ``median``, ``max`` [ms] and ``n`` of what decisions cost on the loop."""
+        handover = np.array(self.handover_ms or [0.0])
+        return {"median": float(np.median(handover)), "max": float(handover.max()), "n": len(self.handover_ms)}
+
+    def _publish_robot(self, state: SimState) -> None:
+        tf = self._tf if self._tf is not None and self._tf.wanted else None
+        joints = self._joints if self._joints is not None and self._joints.wanted else None
+        if self._report_robot is not None and (tf is not None or joints is not None):
+            self._report_robot(self._copy_now)
+            if joints is not None and state.joint_positions is not None and state.joint_velocities is not None:
+                values = (state.joint_positions.copy(), state.joint_velocities.copy())
+                joints.publish(partial(contents.joint_state, state.sim_time, state.joint_names, *values))
+        if tf is not None:
+            tf.publish(partial(contents.transforms, state.sim_time, contents.robot_links(state)))
+
+    def _copy_now(self, target: Any, source: Any) -> None:
+        """Copies a few numbers that are read at once; waits for them."""
+        self._robot_copies.copy(target, source)
+        self._robot_copies.launched()
+        self._robot_copies.wait()
 
     def _publish_sensor(self, frame: Frame) -> None:
         sim_time = frame.sim_time

@@ -110,7 +110,8 @@ def qualified_plan(
     qualify = functools.partial(_qualification, path, options, device, threads, say)
     store = EngineStore() if store is None else store
     platform = Platform.here(device)
-    stored = store.plan_for(path, options, build=plan_from_onnx, platform=platform, qualify=qualify, say=say)
+    build = functools.partial(plan_from_onnx, device=device)
+    stored = store.plan_for(path, options, build=build, platform=platform, qualify=qualify, say=say)
     figures = stored.manifest["qualification"]
     if not figures["passed"]:
         raise EngineError(

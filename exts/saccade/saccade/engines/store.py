@@ -78,7 +78,7 @@ class EngineStore:
         return identity.key_of(identity.parts(onnx, options, platform))
 
     def get(self, key: str) -> StoredPlan | None:
-        """Returns the plan stored under ``key``; ``None`` = there is none.
+        """Returns the plan stored under ``key``; ``None`` = there is none, or only its manifest is left.
 
         Raises:
             EngineError: There is one, and it is not as it was stored.
@@ -91,6 +91,8 @@ class EngineStore:
             # Who stores another plan under the key replaces the manifest first and removes the old plan after.
             manifest = self._manifest(key) or manifest
             data = self._read(self.folder / manifest["plan"]["file"])
+        if data is None and not any(file.suffix == ".plan" for file in self._files_of(key)):
+            return None
         problem = _plan_problem(manifest, data)
         if data is None or problem is not None:
             raise self._refused(key, problem or "its plan is missing", None if data is None else files.digest(data))
@@ -205,7 +207,7 @@ class EngineStore:
         with files.locked(self.folder / f"{key}.lock", say=say, waiting=waiting):
             stored = self.get(key)
             if stored is None:
-                say(self._reason(onnx.name, parts))
+                say(self._reason(onnx.name, key, parts))
                 built = build(onnx, options, timing_cache=self.timing_cache(platform), say=say)
                 manifest = {"name": onnx.name, "parts": parts, "facts": dict(built.facts)}
                 # Before it is qualified, so that an interrupted qualification does not cost the build.
@@ -274,8 +276,10 @@ class EngineStore:
             raise EngineError(f"engine {found[:12]} has no plan; remove it:  saccade engine remove {found[:12]}")
         return plans[-1]
 
-    def _reason(self, name: str, parts: Mapping[str, Any]) -> str:
+    def _reason(self, name: str, key: str, parts: Mapping[str, Any]) -> str:
         """One line: what differs from the most similar engine of a network of that name."""
+        if self._manifest(key) is not None:
+            return f"{name}: building its engine anew: of the former only the manifest is left"
         former = [entry.manifest["parts"] for entry in self.list() if entry.problem is None]
         same = [identity.differences(other, parts) for other in former if other.get("name") == name]
         if not same:

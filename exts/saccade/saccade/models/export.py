@@ -57,8 +57,11 @@ def export_network(
     import onnx
     import torch
 
-    frozen = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    trained = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    frozen = copy.deepcopy(trained)
     _fold_normalisation(frozen)
+    if hasattr(frozen, "prepare_export"):
+        frozen.prepare_export()
     sample = _sample(frozen)
     names = [frozen.input_name, *frozen.output_names]
     with atomic_path(path) as temporary:
@@ -78,7 +81,7 @@ def export_network(
             )
         model = _tidied(onnx.load(str(temporary)), {"generator": "saccade", **(metadata or {})})
         onnx.save(model, str(temporary))
-        verify_export(frozen, temporary, batches=(1, 3) if dynamic_batch else (1,))
+        verify_export(trained, temporary, batches=(1, 3) if dynamic_batch else (1,))
     return path
 
 

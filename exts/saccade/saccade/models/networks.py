@@ -29,6 +29,10 @@ VERTICAL_FOV = (-45.0, 15.0)
 """Lowest and highest elevation of the shipped LiDAR [degrees]."""
 
 _FOLD = 4  # columns of the range image that share one cell of the network's grid
+_PLANES = 7  # what the LiDAR network is told of each return
+_VALID = 2  # the plane among them that is 1 where a return came back
+_HALO = 56  # cells on either side that no output looks beyond: 50, rounded up to the coarsest cell of 8
+_GATE_CLOSED = 60.0  # taken from the gate's logit where no return came back
 _ABSENT = -30.0  # logit offset of a class that training never saw, so that one stray pixel cannot become a class
 
 
@@ -64,12 +68,20 @@ class CircularConv(nn.Module):
     ):
         super().__init__()
         self.stride = stride
+        self.wraps = True
         self.convolution = _normalised(
             nn.Conv2d(channels_in, channels_out, 3, stride, (1, 0), groups=groups, bias=False), activation=activation
         )
 
+    def leave_wrapping(self) -> None:
+        """Pads columns with zeros from now on: its input carries the wrapped columns with it."""
+        self.wraps = False
+        self.convolution[0].padding = (1, 1)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns features, shape ``(batch, channels_out, rows / stride, columns / stride)``."""
+        if not self.wraps:
+            return self.convolution(x)
         # With stride 2 the last window ends on the last column: only the left side wraps.
         parts = [x[..., -1:], x] if self.stride == 2 else [x[..., -1:], x, x[..., :1]]
         return self.convolution(torch.cat(parts, dim=-1))
@@ -176,6 +188,10 @@ class LidarNetwork(nn.Module):
     Four neighbouring columns share a cell (their values become channels), so that the network runs on a 32x256 grid and
     still decides every return by itself; every convolution wraps around in azimuth. Clearance is the soft minimum,
     within a sector, of the horizontal distances of the returns that a learned gate takes for something to bump into.
+
+    Arithmetic on single returns is written on flat arrays, shape ``(batch, values)``: TensorRT tries every pointwise
+    kernel in every memory layout that a tensor's dimensions allow and compiles each one, which for images of one
+    channel took it minutes.
     """
 
     input_name = "range_image"
@@ -188,9 +204,10 @@ class LidarNetwork(nn.Module):
         super().__init__()
         _, rows, columns = LIDAR_SHAPE
         self.rows, self.columns = rows, columns
+        self.halo = 0
         low, high = (math.radians(angle) for angle in vertical_fov)
-        elevation = torch.linspace(high, low, rows).view(1, 1, rows, 1)
-        self.register_buffer("elevation", elevation.expand(1, 1, rows, columns).clone())
+        elevation = torch.linspace(high, low, rows).repeat_interleave(columns).view(1, rows * columns)
+        self.register_buffer("elevation", elevation)
         self.register_buffer("sine", elevation.sin())
         self.register_buffer("cosine", elevation.cos())
         self.register_buffer("class_offset", torch.zeros(1, CLASS_COUNT, 1, 1))
@@ -199,7 +216,7 @@ class LidarNetwork(nn.Module):
         self.register_buffer("no_return_offset", no_return)
         w1, w2, w4, w8 = widths
         self.stem = nn.Sequential(
-            _normalised(nn.Conv2d(7 * _FOLD, w1, 1, bias=False)), CircularBlock(w1, w1), CircularBlock(w1, w1)
+            _normalised(nn.Conv2d(_PLANES * _FOLD, w1, 1, bias=False)), CircularBlock(w1, w1), CircularBlock(w1, w1)
         )
         self.stage2 = nn.Sequential(CircularBlock(w1, w2, stride=2), CircularBlock(w2, w2))
         self.stage4 = nn.Sequential(CircularBlock(w2, w4, stride=2), *[CircularBlock(w4, w4) for _ in range(2)])
@@ -208,28 +225,45 @@ class LidarNetwork(nn.Module):
         self.fuse2 = Fuse(w4, w2, w2, block=CircularBlock)
         self.fuse1 = Fuse(w2, w1, w1, block=CircularBlock)
         # Per return: the label logits, the gate's logit and a correction of the distance.
-        self.head = nn.Conv2d(w1 + 7 * _FOLD, (CLASS_COUNT + 2) * _FOLD, 1)
+        self.head = nn.Conv2d(w1 + _PLANES * _FOLD, (CLASS_COUNT + 2) * _FOLD, 1)
+
+    @torch.no_grad()
+    def prepare_export(self) -> None:
+        """Turns it into the same function with fewer operations; for the file, not for training.
+
+        The grid is wrapped once, by more columns than any output looks at, instead of before every convolution; what is
+        added to the logits of returns that did not come back goes into the head, which knows them.
+        """
+        self.halo = _HALO
+        for module in self.modules():
+            if isinstance(module, CircularConv):
+                module.leave_wrapping()
+        valid = self.head.in_channels - _PLANES * _FOLD + _VALID * _FOLD
+        absent = torch.cat([self.no_return_offset.flatten(), torch.tensor([-_GATE_CLOSED, 0.0])])
+        offset = torch.cat([self.class_offset.flatten(), torch.zeros(2)])
+        for output, (added, always) in enumerate(zip(absent.tolist(), offset.tolist(), strict=True)):
+            for column in range(_FOLD):
+                self.head.weight[output * _FOLD + column, valid + column, 0, 0] -= added
+                self.head.bias[output * _FOLD + column] += added + always
 
     def planes(self, range_image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Returns input planes ``(batch, 7, 32, 1024)``, horizontal distances [m] and the mask of no-returns."""
-        scaled, intensity = range_image[:, :1], range_image[:, 1:]
-        ranges = scaled * RANGE_MAX
+        """Returns input planes ``(batch, 7, 32, 1024)``, horizontal distances [m] and the mask of no-returns.
+
+        The last two are flat, ``(batch, 32 * 1024)``.
+        """
+        count = self.rows * self.columns
+        flat = range_image.reshape(-1, 2 * count)
+        scaled, intensity = flat[:, :count], flat[:, count:]
         # A range of 0.15 m is 0.005 here; the factor also fits half precision.
         valid = torch.clamp(scaled * 1e3, 0.0, 1.0)
-        horizontal = ranges * self.cosine
-        height = ranges * self.sine
+        horizontal = scaled * self.cosine
         # Nearness keeps the resolution that a linear range lacks close by.
-        nearness = valid / (ranges + 1.0)
-        planes = [
-            scaled,
-            intensity,
-            valid,
-            nearness,
-            horizontal * (1 / RANGE_MAX),
-            height * 0.5,
-            self.elevation * valid,
-        ]
-        return torch.cat(planes, dim=1), horizontal, 1.0 - valid
+        nearness = valid / (scaled * RANGE_MAX + 1.0)
+        height = scaled * (self.sine * (RANGE_MAX * 0.5))
+        planes = torch.cat(
+            [scaled, intensity, valid, nearness, horizontal, height, self.elevation * valid], dim=1
+        ).reshape(-1, _PLANES, self.rows, self.columns)
+        return planes, horizontal * RANGE_MAX, 1.0 - valid
 
     def forward_training(self, range_image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns what training supervises.
@@ -238,38 +272,48 @@ class LidarNetwork(nn.Module):
         ``(batch, 32, 1024)``. ``clearance``: ``(batch, 16)`` [m].
         """
         rows, columns = self.rows, self.columns
+        count = rows * columns
         planes, horizontal, no_return = self.planes(range_image)
-        folded = planes.reshape(-1, 7, rows, columns // _FOLD, _FOLD).permute(0, 1, 4, 2, 3)
-        folded = folded.reshape(-1, 7 * _FOLD, rows, columns // _FOLD)
+        folded = planes.reshape(-1, _PLANES, rows, columns // _FOLD, _FOLD).permute(0, 1, 4, 2, 3)
+        folded = folded.reshape(-1, _PLANES * _FOLD, rows, columns // _FOLD)
+        out = self.head(torch.cat([self._features(folded), folded], dim=1))
+        out = out.reshape(-1, CLASS_COUNT + 2, _FOLD, rows, columns // _FOLD).permute(0, 1, 3, 4, 2)
+        out = out.reshape(-1, (CLASS_COUNT + 2) * count)
+        labels = out[:, : CLASS_COUNT * count].reshape(-1, CLASS_COUNT, rows, columns)
+        gate, correction = out[:, CLASS_COUNT * count : -count], out[:, -count:]
+        near = gate
+        if not self.halo:
+            labels = labels + self.class_offset + no_return.reshape(-1, 1, rows, columns) * self.no_return_offset
+            near = gate - _GATE_CLOSED * no_return
+        clearance = self.clearance(horizontal + 0.3 * torch.tanh(correction), near)
+        return {"labels": labels, "gate": gate.reshape(-1, rows, columns), "clearance": clearance}
+
+    def _features(self, folded: torch.Tensor) -> torch.Tensor:
+        """The network proper on the grid; with a halo, wrapped once and cut again."""
+        if self.halo:
+            folded = torch.cat([folded[..., -self.halo :], folded, folded[..., : self.halo]], dim=-1)
         x1 = self.stem(folded)
         x2 = self.stage2(x1)
         x4 = self.stage4(x2)
         y1 = self.fuse1(self.fuse2(self.fuse4(self.stage8(x4), x4), x2), x1)
-        out = self.head(torch.cat([y1, folded], dim=1))
-        out = out.reshape(-1, CLASS_COUNT + 2, _FOLD, rows, columns // _FOLD).permute(0, 1, 3, 4, 2)
-        out = out.reshape(-1, CLASS_COUNT + 2, rows, columns)
-        labels = out[:, :CLASS_COUNT] + self.class_offset + no_return * self.no_return_offset
-        gate, correction = out[:, CLASS_COUNT : CLASS_COUNT + 1], out[:, CLASS_COUNT + 1 :]
-        clearance = self.clearance(horizontal + 0.3 * torch.tanh(correction), gate - 60.0 * no_return)
-        return {"labels": labels, "gate": gate[:, 0], "clearance": clearance}
+        return y1[..., self.halo : -self.halo] if self.halo else y1
 
     def clearance(self, distance: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        """Returns the soft minimum of ``distance`` [m] where ``gate`` is positive, per sector, ``(batch, 16)`` [m]."""
+        """Returns the soft minimum of ``distance`` [m] where ``gate`` is positive, per sector, ``(batch, 16)`` [m].
+
+        Both are flat, ``(batch, 32 * 1024)``.
+        """
         width = self.columns // SECTOR_COUNT
         probability = torch.sigmoid(4.0 * gate)
-        gated = RANGE_MAX - probability * (RANGE_MAX - distance)
+        gated = (RANGE_MAX - probability * (RANGE_MAX - distance)).reshape(-1, self.rows, self.columns)
         # Sector 0 is centred on column 0: half a sector of the last columns comes first.
         gated = torch.cat([gated[..., -width // 2 :], gated[..., : -width // 2]], dim=-1)
-        gated = (
-            gated.reshape(-1, self.rows, SECTOR_COUNT, width)
-            .permute(0, 2, 1, 3)
-            .reshape(-1, SECTOR_COUNT, self.rows * width)
-        )
-        nearest = gated.amin(dim=2, keepdim=True)
+        gated = gated.reshape(-1, self.rows, SECTOR_COUNT, width).permute(0, 2, 1, 3).reshape(-1, self.rows * width)
+        nearest = gated.amin(dim=1, keepdim=True)
         # Averaging over the nearest 5 cm or so is steadier under range noise than the single nearest return.
         weight = torch.exp((nearest - gated) * 20.0)
-        mean = (weight * gated).sum(dim=2) / weight.sum(dim=2)
-        return torch.clamp(mean, 0.0, RANGE_MAX)
+        mean = (weight * gated).sum(dim=1) / weight.sum(dim=1)
+        return torch.clamp(mean.reshape(-1, SECTOR_COUNT), 0.0, RANGE_MAX)
 
     def forward(self, range_image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns logits ``(batch, 6, 32, 1024)`` and clearance ``(batch, 16)`` [m] of range images."""

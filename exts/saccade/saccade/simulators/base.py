@@ -109,3 +109,12 @@ class SteppedSimulator(Protocol):
     def hold(self, on: bool) -> None:
         """Lets simulated time stand still, or go on, while the application makes further updates."""
         ...
+
+
+@runtime_checkable
+class Resettable(Protocol):
+    """A simulator that can start again in mid-run."""
+
+    def reset(self) -> SimState:
+        """Puts everything back to the start while the clock, and the sensors' numbers, run on; returns the state."""
+        ...

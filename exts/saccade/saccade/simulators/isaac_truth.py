@@ -60,7 +60,7 @@ class CorridorBoxes:
         from pxr import Usd, UsdGeom
 
         self._stage, self._floor = stage, floor_height
-        self._cache = UsdGeom.XformCache()
+        self._cache, self._rate = UsdGeom.XformCache(), stage.GetTimeCodesPerSecond()
         boxes = UsdGeom.BBoxCache(
             Usd.TimeCode.EarliestTime(), [UsdGeom.Tokens.default_, UsdGeom.Tokens.render], useExtentsHint=False
         )
@@ -136,9 +136,13 @@ class CorridorBoxes:
         return {name: sum(thing.label == i for thing in self._things) for i, name in enumerate(CLASSES)}
 
     def _move_to(self, seconds: float) -> None:
-        from pxr import Usd
+        from pxr import Usd, UsdGeom
 
-        code = Usd.TimeCode(seconds * self._stage.GetTimeCodesPerSecond())
+        rate = self._stage.GetTimeCodesPerSecond()
+        if rate != self._rate:
+            # The cache keeps how the scene's time codes map to the stage's, which has changed.
+            self._cache, self._rate = UsdGeom.XformCache(), rate
+        code = Usd.TimeCode(seconds * rate)
         for thing in self._moving:
             self._place(thing, code)
 

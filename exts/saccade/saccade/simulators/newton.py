@@ -70,6 +70,7 @@ class NewtonSimulator:
         """
         import warp as wp
 
+        from saccade.simulators.newton_reading import RobotReading
         from saccade.simulators.newton_scene import scene_from_file
         from saccade.simulators.newton_truth import CorridorProbe
         from saccade.simulators.newton_walk import Walk
@@ -92,6 +93,8 @@ class NewtonSimulator:
             classes = wp.array(loaded.classes, dtype=wp.uint8, device=model.device)
             self._probe = CorridorProbe(model, classes, loaded.floor_height)
             self._attach_sensors(classes)
+            cameras = frozenset(name for name, sensor in self._sensors.items() if sensor.kind == "camera")
+            self._reading = RobotReading(loaded.humanoid, self._walk, self._mounts, cameras)
         self._step = 0
         self.state = SimState()
         self.place(*start)
@@ -217,6 +220,37 @@ class NewtonSimulator:
         self._available_ns = now_ns()
         return self.state
 
+    def reset(self) -> SimState:
+        """Puts the humanoid and everything that moves by itself back to where they started, at rest.
+
+        The clock and the sensors' numbers run on, as does the distance walked; commands that wait are dropped.
+        """
+        assert self._scene is not None
+        now = self._step * self._config.simulator.step
+        self._walk.restart_movers(now)
+        self._walk.place(*self._scene.humanoid.start, phase=0.0, speed=0.0, time=now)
+        self.state.applied.clear()
+        self._report(now)
+        self._available_ns = now_ns()
+        return self.state
+
+    @property
+    def joint_names(self) -> frozenset[str]:
+        """Names and paths of the joints that can be commanded."""
+        assert self._scene is not None
+        humanoid = self._scene.humanoid
+        return frozenset((*humanoid.joints, *humanoid.joint_names))
+
+    def report_robot(self, copy: Callable[[Any, Any], None] | None = None) -> None:
+        """Fills joints and sensor poses of the current state, which no step does by itself.
+
+        Args:
+            copy: Copies an array from the GPU, where the physics is there; ``None`` does so without counting.
+        """
+        import warp as wp
+
+        self._reading.fill(self.state, copy or wp.copy)
+
     def facts(self) -> dict[str, Any]:
         """Returns what the record should say about the simulator and the scene."""
         from importlib.metadata import PackageNotFoundError, version
@@ -275,7 +309,7 @@ class NewtonSimulator:
         self._scene.model.__dict__.pop("_saccade_casters", None)
         self._scene = None
         self._frames.clear()
-        for name in ("_walk", "_sensed", "_sensors", "_probe", "_clearances", "_pool", "_truths"):
+        for name in ("_walk", "_sensed", "_sensors", "_probe", "_clearances", "_pool", "_truths", "_reading"):
             self.__dict__.pop(name, None)
 
     @contextmanager

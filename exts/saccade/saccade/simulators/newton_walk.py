@@ -71,6 +71,7 @@ class Walk:
         self._authored_targets = [float(v) for v in self._coordinates.targets]
         self._overridden: frozenset[int] = frozenset()
         self._mover_pose = [0.0] * 7
+        self._movers_from = 0.0
         self.onsets: list[Contact] = []
         """Contacts that began during the last step."""
         self._watch = ContactWatch(
@@ -142,6 +143,10 @@ class Walk:
         newton.eval_fk(self._scene.model, self.state.joint_q, self.state.joint_qd, self.state)
         self._keep_poses()
         self.onsets.clear()
+
+    def restart_movers(self, sim_time: float) -> None:
+        """Has everything that moves by itself start again at ``sim_time`` [s]; the next :meth:`place` puts it there."""
+        self._movers_from = sim_time
 
     def rehearse(self) -> None:
         """Runs one physics step whose result is thrown away by the next :meth:`place`: kernels get loaded."""
@@ -233,7 +238,7 @@ class Walk:
         qd[k + 3] = qd[k + 4] = 0.0
         qd[k + 5] = base.yaw_rate
         for mover, start in self._scene.movers:
-            mover.pose_into(sim_time, self._mover_pose)
+            mover.pose_into(sim_time - self._movers_from, self._mover_pose)
             for i in range(7):
                 coordinates.q[start + i] = self._mover_pose[i]
         if self._gait is not None:

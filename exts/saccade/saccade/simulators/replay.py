@@ -50,7 +50,7 @@ class ReplaySimulator:
         """Waypoints of the recorded run, in the world [m]."""
         self._config = config
         self._directory = Path(recording)
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, Any] = {}
         self._ticks: list[dict[str, Any]] = []
         self._run: dict[str, Any] = {}
         self._manifest: dict[str, Any] = {}
@@ -82,13 +82,17 @@ class ReplaySimulator:
         self._check_buffers()
         self.route = [(float(x), float(y)) for x, y in (self._run.get("simulator") or {}).get("route") or []]
         self._contacts = _contacts(self._directory)
+        self._begin()
+        return self._state
+
+    def _begin(self) -> None:
+        """Goes to the first decision."""
         self._position = 0
         self._unsensed: list[int] = []
         self._skipped = dict.fromkeys(self._channels, 0)
         self._overrun = 0.0
         self._truths: dict[str, GroundTruth] = {}
         self._arrive(SimState())
-        return self._state
 
     def step(self, command: Command | None) -> SimState:
         """Advances by the recorded step, or to the next recorded decision when that comes sooner."""

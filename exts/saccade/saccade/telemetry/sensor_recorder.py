@@ -92,7 +92,7 @@ class SensorRecorder:
                     self.lost += 1
                 return
             taken.append((channel, slot))
-            channel.copy(slot, frame, truth, self.tap)
+            channel.copy(slot, frame, truth)
         line = {
             "tick": tick.index,
             "state": _state(tick.state),
@@ -133,7 +133,7 @@ class SensorRecorder:
     def _channel(self, frame: Frame, truth: GroundTruth) -> _Channel:
         channel = self._channels.get(frame.sensor)
         if channel is None:
-            channel = _Channel(len(self._channels), frame, truth, self._slots)
+            channel = _Channel(len(self._channels), frame, truth, self._slots, self.tap)
             self._channels[frame.sensor] = channel
         return channel
 
@@ -194,7 +194,8 @@ class SensorRecorder:
 class _Slot:
     """Host copies of one sample's buffers."""
 
-    def __init__(self, arrays: Mapping[str, wp.array]) -> None:
+    def __init__(self, arrays: Mapping[str, wp.array], tap: Tap) -> None:
+        self.copies = tap.copies()
         self.arrays = {
             name: wp.empty(array.shape, dtype=array.dtype, device="cpu", pinned=array.device.is_cuda)
             for name, array in arrays.items()
@@ -205,7 +206,7 @@ class _Slot:
 class _Channel:
     """The files and slots of one sensor."""
 
-    def __init__(self, number: int, frame: Frame, truth: GroundTruth, slots: int) -> None:
+    def __init__(self, number: int, frame: Frame, truth: GroundTruth, slots: int, tap: Tap) -> None:
         arrays = dict(frame.buffers)
         same = truth.labels is not None and any(truth.labels.ptr == buffer.ptr for buffer in arrays.values())
         # A sensor that delivers the true labels itself needs them only once.
@@ -226,18 +227,15 @@ class _Channel:
         self.files: dict[str, BinaryIO] = {}
         self.free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(slots):
-            self.free.put(_Slot(arrays))
+            self.free.put(_Slot(arrays, tap))
         self._rows = 0
 
-    def copy(self, slot: _Slot, frame: Frame, truth: GroundTruth, tap: Tap) -> None:
-        """Copies the sample into the slot's arrays."""
-        device = None
+    def copy(self, slot: _Slot, frame: Frame, truth: GroundTruth) -> None:
+        """Launches the copy of the sample into the slot's arrays."""
         for name, target in slot.arrays.items():
             source: Any = truth.labels if name == TRUTH and self._own_truth else frame.buffers[name]
-            tap.copy(target, source)
-            device = source.device
-        if device is not None and device.is_cuda:
-            wp.synchronize_stream(device.stream)
+            slot.copies.copy(target, source)
+        slot.copies.launched()
 
     def open(self, folder: Path) -> None:
         """Makes the files."""
@@ -245,6 +243,7 @@ class _Channel:
 
     def append(self, slot: _Slot) -> tuple[int, int]:
         """Writes one sample and returns its number in the files and the checksum over its buffers."""
+        slot.copies.wait()
         checksum = 0
         for name, view in slot.views.items():
             data = memoryview(view).cast("B")

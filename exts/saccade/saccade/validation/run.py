@@ -7,16 +7,17 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from saccade.config import Budgets, RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import Controller, ReflexController
-from saccade.errors import ConfigurationError, DependencyError, EngineError, RecordError, SaccadeError
+from saccade.errors import EngineError, RecordError, SaccadeError
 from saccade.execution import Execution, execution_for
 from saccade.loop import UPDATE, Observer, Outcome, PerceptionLoop, RecordSink
 from saccade.network import Network
-from saccade.simulators.base import Simulator, SteppedSimulator
+from saccade.simulators.base import Resettable, Simulator, SteppedSimulator
+from saccade.simulators.opening import device_for, simulator_for
 from saccade.telemetry.gpu import GpuSampler
 from saccade.telemetry.profiled import clear_profile, profile_facts
 from saccade.telemetry.recorder import (
@@ -41,6 +42,7 @@ from saccade.validation.watch import APPLICATION, WORK, Watch, WatchedSink, sayi
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from saccade.bridge.bag import BagRecorder
     from saccade.bridge.session import BridgeSession
 
 
@@ -165,6 +167,8 @@ def validation_turns(
             # Judging and the report take a second or two: the first Ctrl-C does not take the verdict away.
             interrupt.running = True
             # After the run: the floor plan with what moved, engines' final counters.
+            if session.bag is not None:
+                session.bag.flush()
             facts = session.facts() if directory.exists() and recorder is not None else {}
             if driven:
                 yield WORK
@@ -181,8 +185,9 @@ def validation_turns(
                 if reason is not None:
                     document["accuracy_not_judged"] = reason
                 summary = _judged(directory, budgets, document)
-                if session.bridge is not None:
-                    session.bridge.verdict(summary)
+                for listener in (session.bridge, session.bag):
+                    if listener is not None:
+                        listener.verdict(summary)
             session.leave_ros()
             if driven:
                 yield APPLICATION
@@ -231,6 +236,7 @@ class RunSession:
         self.simulator: Simulator | None = None
         self.state: Any = None
         self.bridge: BridgeSession | None = None
+        self.bag: BagRecorder | None = None
         self.execution: Execution | None = None
         self.taps: Taps = {}
         """What leaves the GPU beside the results, by name: bytes and count so far."""
@@ -240,7 +246,7 @@ class RunSession:
     def opening(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> Generator[str, float | None, None]:
         """Opens networks, simulator and the ROS 2 bridge; the turns are those of :func:`validation_turns`."""
         config = loaded.config
-        device = _device(config)
+        device = device_for(config)
         for name, network in config.networks.items():
             say(f"loading network {name}")
             path = loaded.model_path(name)
@@ -270,14 +276,30 @@ class RunSession:
 
             yield WORK
             say("joining ROS 2")
-            sensors = self.simulator.facts().get("sensors", {})
-            intrinsics = {name: facts["intrinsics"] for name, facts in sensors.items() if facts["kind"] == "camera"}
-            self.bridge = BridgeSession(config, intrinsics=intrinsics)
+            self.bridge = BridgeSession(
+                config,
+                intrinsics=self._intrinsics(),
+                joints=getattr(self.simulator, "joint_names", None),
+                resettable=isinstance(self.simulator, Resettable),
+                report_robot=getattr(self.simulator, "report_robot", None),
+            )
             self._opened()
 
     def _opened(self) -> None:
         if self.watch is not None:
             self.watch.opened(self)
+
+    def record_bag(self, config: RunConfig, directory: Path) -> None:
+        """Opens the bag of the run in its folder."""
+        from saccade.bridge.bag import BagRecorder
+
+        report_robot = getattr(self.simulator, "report_robot", None)
+        self.bag = BagRecorder(directory, config, intrinsics=self._intrinsics(), report_robot=report_robot)
+
+    def _intrinsics(self) -> dict[str, Any]:
+        """Of each camera whose simulator knows them."""
+        sensors = self.simulator.facts().get("sensors", {}) if self.simulator is not None else {}
+        return {name: facts["intrinsics"] for name, facts in sensors.items() if facts.get("intrinsics")}
 
     def facts(self) -> dict[str, Any]:
         """Returns what the record should say about what is open."""
@@ -293,6 +315,7 @@ class RunSession:
             "hashes": hashes,
             "device": self.simulator.device if self.simulator is not None else None,
             **({"ros2": self.bridge.facts()} if self.bridge is not None else {}),
+            **({"bag": self.bag.facts()} if self.bag is not None else {}),
         }
         if self.execution is not None:
             facts.update(self.execution.facts())
@@ -304,9 +327,10 @@ class RunSession:
         return facts
 
     def leave_ros(self) -> None:
-        """Sends what waits and leaves ROS 2; safe to call twice."""
-        if self.bridge is not None:
-            self.bridge.close()
+        """Sends and writes what waits, and leaves ROS 2; safe to call twice."""
+        for listener in (self.bag, self.bridge):
+            if listener is not None:
+                listener.close()
 
     def close(self) -> None:
         """Frees everything; safe to call twice."""
@@ -315,72 +339,6 @@ class RunSession:
             network.close()
         if self.simulator is not None:
             self.simulator.close()
-
-
-def simulator_for(
-    loaded: LoadedConfiguration,
-    say: Callable[[str], None] | None = None,
-    *,
-    stepped: bool = False,
-    attach: bool = False,
-) -> Simulator:
-    """Returns the configured simulator, not yet opened.
-
-    Args:
-        loaded: The configuration.
-        say: Told what is being done.
-        stepped: Whether Isaac Sim's own application makes the updates.
-        attach: Whether the stage that it has open is used as it is.
-
-    Raises:
-        DependencyError: It is not installed.
-        ConfigurationError: The configured device is not here.
-    """
-    config = loaded.config
-    backend = config.simulator.backend
-    device = _device(config)
-    if backend == "isaac":
-        from saccade.simulators.isaac import IsaacSimulator
-        from saccade.simulators.isaac_window import WindowIsaacSimulator
-
-        return (WindowIsaacSimulator if stepped else IsaacSimulator)(config, device=device, progress=say, attach=attach)
-    if backend == "replay":
-        from saccade.simulators.replay import ReplaySimulator
-
-        recording = loaded.recording_path()
-        if recording is None:
-            raise ConfigurationError(
-                "simulator.recording: no recording named; give a run folder that was recorded with "
-                "--set record.sensors=true:  --set simulator.recording=runs/NAME"
-            )
-        return ReplaySimulator(config, recording, device)
-    try:
-        from saccade.simulators.newton import NewtonSimulator
-    except ImportError as error:
-        raise DependencyError(
-            f"the embedded simulator is not installed ({error}): pip install 'saccade[sim]'"
-        ) from error
-    return NewtonSimulator(config, device=device, progress=say)
-
-
-def _device(config: RunConfig) -> str:
-    if config.simulator.backend != "isaac":
-        from saccade.kernels.setup import prepare_warp
-
-        # Before the first array: it says where compiled kernels are kept. Inside Isaac Sim Warp belongs to Kit.
-        prepare_warp()
-    import warp as wp
-
-    if config.simulator.device == "cpu":
-        return "cpu"
-    if wp.is_cuda_available():
-        return "cuda:0"
-    if config.simulator.device == "cuda":
-        raise ConfigurationError(
-            "simulator.device: cuda, but Warp finds no CUDA device here: check the driver with nvidia-smi, "
-            "or use --device cpu"
-        )
-    return "cpu"
 
 
 def _run(
@@ -402,8 +360,10 @@ def _run(
     )
     bridge = session.bridge
     if bridge is not None:
-        observers = [*observers, bridge.publisher]
         controller = bridge.controller or controller
+    if config.record.bag:
+        session.record_bag(config, directory)
+        observers = [*observers, cast(Observer, session.bag)]
     sensor_recorder = None
     if config.record.sensors:
         from saccade.telemetry.sensor_recorder import SensorRecorder
@@ -426,6 +386,8 @@ def _run(
             return "error", f"the record could not be written: {recorder.failure}"
         if sensor_recorder is not None and sensor_recorder.failure is not None:
             return "error", f"the sensor recording could not be written: {sensor_recorder.failure}"
+        if session.bag is not None and session.bag.failure is not None:
+            return "error", session.bag.failure
         if config.run.max_time is not None and time.perf_counter() - started > config.run.max_time:
             return "timeout", f"run.max_time of {config.run.max_time:g} s is over"
         return None
@@ -437,6 +399,7 @@ def _run(
         for name, observer in (
             ("record.samples", keeper),
             ("record.sensors", sensor_recorder),
+            ("record.bag", session.bag),
             ("ros2", bridge.publisher if bridge is not None else None),
         )
         if observer is not None
@@ -449,7 +412,9 @@ def _run(
         sink=sink,
         scorer=LabelScorer(),
         observers=observers,
+        publishers=[bridge.publisher] if bridge is not None else [],
         stop=stop,
+        reset=bridge.reset if bridge is not None else lambda state: False,
         execution=execution,
         stepped=session.stepped,
     )

@@ -41,19 +41,21 @@ class SampleKeeper:
             return
         slot = self._pool.pop()
         slot["sim_time"] = tick.state.sim_time
+        copies = slot["copies"]
         for frame, truth in zip(tick.frames, tick.truths, strict=True):
             for result in tick.results[frame.sensor]:
                 entry = slot["entries"].get(result.network)
                 if entry is None:
                     continue
                 entry["seen"] = True
-                self.tap.copy(entry["image"], frame.buffers[entry["buffer"]])
+                copies.copy(entry["image"], frame.buffers[entry["buffer"]])
                 if result.labels is not None:
-                    self.tap.copy(entry["predicted"], result.labels)
+                    copies.copy(entry["predicted"], result.labels)
                 if truth.labels is not None:
-                    self.tap.copy(entry["truth"], truth.labels)
+                    copies.copy(entry["truth"], truth.labels)
                 entry["result"] = (result.hazard, result.clearance)
                 entry["expected"] = (truth.hazard, None if truth.clearance is None else list(truth.clearance))
+        copies.launched()
         self._slots[tick.index] = slot
 
     def write(self, directory: Path) -> list[Path]:
@@ -62,6 +64,7 @@ class SampleKeeper:
 
         paths = []
         for index, slot in sorted(self._slots.items()):
+            slot["copies"].wait()
             entries = {}
             for name, entry in slot["entries"].items():
                 if entry.get("seen"):
@@ -85,11 +88,15 @@ class SampleKeeper:
                 entries[result.network] = {
                     "kind": frame.kind,
                     "buffer": buffer,
-                    "image": wp.empty(image.shape, dtype=image.dtype, device="cpu"),
-                    "predicted": None if result.labels is None else wp.empty_like(result.labels, device="cpu"),
-                    "truth": None if truth.labels is None else wp.empty_like(truth.labels, device="cpu"),
+                    "image": _host_array(image),
+                    "predicted": None if result.labels is None else _host_array(result.labels),
+                    "truth": None if truth.labels is None else _host_array(truth.labels),
                 }
-        return {"entries": entries}
+        return {"entries": entries, "copies": self.tap.copies()}
+
+
+def _host_array(like: wp.array) -> wp.array:
+    return wp.empty(like.shape, dtype=like.dtype, device="cpu", pinned=like.device.is_cuda)
 
 
 def _entry(network: str, entry: dict[str, Any]) -> dict[str, Any]:

@@ -96,11 +96,24 @@ def summarise(record: Record, budgets: Budgets, *, run: Mapping[str, Any] | None
         "distance_m": _span(judged, "distance"),
     }
     recaptures = (run.get("execution") or {}).get("recaptures")
-    summary["budgets"] = judge_budgets({**summary, "recaptures": recaptures}, budgets)
+    not_judged = _not_judged(run, budgets)
+    judgeable = budgets.model_copy(update=dict.fromkeys(not_judged))
+    summary["budgets"] = judge_budgets({**summary, "recaptures": recaptures}, judgeable)
+    if not_judged:
+        summary["not_judged"] = not_judged
     clocks = (run.get("clock") or {}, simulator.get("clock") or {})
     problems = [*record_problems(record), *(problem for clock in clocks for problem in clock_problems(clock))]
     verdict, exit_status, reasons = judge(problems, summary["budgets"])
+    for reason in dict.fromkeys(not_judged.values()):
+        names = ", ".join(name for name, why in not_judged.items() if why == reason)
+        reasons = [*reasons, f"not judged: {names}: {reason}"]
     return {"verdict": verdict, "exit_status": exit_status, "reasons": reasons, **summary}
+
+
+def _not_judged(run: Mapping[str, Any], budgets: Budgets) -> dict[str, str]:
+    """Configured budgets that the source of the frames leaves nothing to judge by, and why."""
+    reasons = (run.get("simulator") or {}).get("unjudged") or {}
+    return {name: reason for name, reason in reasons.items() if getattr(budgets, name) is not None}
 
 
 def by_tick(frames: Frames) -> list[list[Mapping[str, Any]]]:

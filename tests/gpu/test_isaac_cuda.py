@@ -1,0 +1,132 @@
+"""Isaac Sim's doubles with CUDA arrays and TensorRT: the data path of a real run, in everything but the renderer."""
+
+import numpy as np
+import pytest
+import warp as wp
+
+pytest.importorskip("newton")
+pytest.importorskip("pxr")
+
+from tests.contracts.isaac.doubles import VERSIONS, Behaviour, install
+from tests.simulators.isaac_room import isaac_folder, waiting
+
+from saccade.configuration import load_configuration
+from saccade.errors import ConfigurationError
+
+pytestmark = pytest.mark.gpu
+DEVICE = "cuda:0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cuda():
+    from saccade.kernels.setup import prepare_warp
+
+    prepare_warp()
+    if not wp.is_cuda_available():
+        pytest.skip("Warp finds no CUDA device")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return isaac_folder(tmp_path_factory.mktemp("isaac"), device="cuda")
+
+
+def opened(folder, *overrides):
+    from saccade.simulators.isaac import IsaacSimulator
+
+    loaded = load_configuration(folder / "run.yaml", overrides=overrides)
+    simulator = IsaacSimulator(loaded.config, device=DEVICE)
+    simulator.open(loaded.scene_path())
+    return simulator
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_cameras_stay_on_the_gpu_and_lidars_do_where_they_can(folder, version):
+    with install(version, waiting(), device=DEVICE) as double:
+        simulator = opened(folder)
+        for _ in range(3):
+            simulator.step(None)
+            frames = {frame.sensor: frame for frame in simulator.sense()}
+        eye, lidar = frames["eye"].buffers, frames["lidar"].buffers
+        assert {str(array.device) for array in (*eye.values(), *lidar.values())} == {DEVICE}
+        ring = [slot["rgba"].ptr for slot in double.world.products[0].ring]
+        assert eye["color"].ptr in ring  # the renderer's own memory
+        streams = simulator.facts()["streams"]
+        assert streams["eye"]["residency"]["color"] == f"{DEVICE}, the renderer's memory"
+        if version[0] == "5":
+            assert simulator.uploads == {} and "upload" not in streams["lidar"]
+            assert streams["lidar"]["residency"]["points"].startswith(DEVICE)
+        else:
+            upload = streams["lidar"]["upload"]
+            assert simulator.uploads == {"isaac.lidar": upload["bytes"]} and upload["bytes"] > 0
+            assert upload["copy"]["count"] >= 3 and upload["copy"]["max_ms"] > 0
+        assert np.isfinite(eye["depth"].numpy()).all() and (lidar["ranges"].numpy() > 0).any()
+        simulator.close()
+
+
+def test_the_same_frames_as_on_the_cpu(folder):
+    found = {}
+    for device in ("cpu", DEVICE):
+        with install("6.2", waiting(), device=device):
+            from saccade.simulators.isaac import IsaacSimulator
+
+            loaded = load_configuration(folder / "run.yaml")
+            simulator = IsaacSimulator(loaded.config, device=device)
+            simulator.open(loaded.scene_path())
+            simulator.step(None)
+            found[device] = {frame.sensor: frame.buffers for frame in simulator.sense()}
+            found[device] = {
+                name: {key: array.numpy().copy() for key, array in buffers.items()}
+                for name, buffers in found[device].items()
+            }
+            simulator.close()
+    for name, keys in (("eye", ("depth", "labels")), ("lidar", ("ranges", "labels"))):
+        for key in keys:
+            one, other = found["cpu"][name][key], found[DEVICE][name][key]
+            assert np.isclose(one, other, atol=2e-3).mean() > 0.99, (name, key)
+
+
+def test_a_host_array_for_a_camera_on_the_gpu_is_refused(folder):
+    with install("6.0", waiting(silent_cpu=("rgb",)), device=DEVICE):
+        with pytest.raises(ConfigurationError, match="came in host memory"):
+            opened(folder)
+
+
+def test_a_lidar_on_the_host_is_refused_where_the_device_is_required(folder):
+    with install("6.1", waiting(), device=DEVICE), pytest.raises(ConfigurationError, match="require_device"):
+        opened(folder, "simulator.require_device=true")
+    with install("5.1", waiting(), device=DEVICE):
+        opened(folder, "simulator.require_device=true").close()
+
+
+def test_a_renderer_on_another_gpu_is_refused(folder):
+    with install("6.0", waiting(settings={"/renderer/activeGpu": 1}), device=DEVICE):
+        with pytest.raises(ConfigurationError, match="activeGpu=0"):
+            opened(folder)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_run_with_tensorrt(folder, tmp_path, version):
+    pytest.importorskip("tensorrt", exc_type=ImportError)
+    from saccade.validation.run import validate
+
+    overrides = ["engine.backend=tensorrt", "engine.precision=fp32"]
+    loaded = load_configuration(folder / "run.yaml", overrides=overrides, frames=20)
+    with install(version, waiting(), device=DEVICE):
+        summary = validate(loaded, out=tmp_path)
+    assert summary["verdict"] == "pass", summary["reasons"]
+    residency = summary["residency"]
+    uploads = residency["declared_uploads"]
+    assert ("isaac.lidar" in uploads) == (version[0] == "6") and not any("eye" in name for name in uploads)
+    if residency["proven"]:
+        assert residency["host_to_device_bytes"] == 0
+
+
+def test_without_waiting_frames_are_copied_on_the_device(folder):
+    with install("6.2", Behaviour(), device=DEVICE):
+        simulator = opened(folder, "simulator.pace=realtime")
+        for _ in range(4):
+            simulator.step(None)
+        frames = {frame.sensor: frame for frame in simulator.sense()}
+        assert str(frames["eye"].buffers["color"].device) == DEVICE
+        simulator.close()
