@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from tests.scripted_runs import SteppedSimulator, loaded_for, use
@@ -13,7 +14,7 @@ from saccade.errors import ModelError
 from saccade.loop import STAND, UPDATE
 from saccade.telemetry.record import read_frames
 from saccade.validation.interrupt import Interrupt
-from saccade.validation.run import validate, validation_turns
+from saccade.validation.run import _paused_over_ros, validate, validation_turns
 from saccade.validation.watch import APPLICATION, WORK
 
 
@@ -105,6 +106,29 @@ def test_standing_still_is_recorded_and_is_in_neither_latency_nor_pace(tmp_path,
         assert (early, late) == (frame["tick"] == 0, frame["tick"] > 0), "the pause is in no frame's latency"
     states = [frame["stamps"]["sim_state"] for frame in frames]
     assert (max(states) - min(states)) * 1e-9 == pytest.approx(summary["wall_s"] + 0.3, abs=1e-6)
+
+
+def test_a_pause_over_ros_lets_the_application_go_on():
+    """No turn waits: paused, the run asks for update after update, and for how long is told to the loop."""
+    asked, held, told = [], [], []
+
+    def may_step():
+        asked.append(True)
+        return len(asked) > 6
+
+    def steps():
+        for _ in range(3):
+            told.append((yield STAND))
+        return "the outcome"
+
+    simulator = SimpleNamespace(hold=held.append)
+    kinds, outcome = run_to_end(_paused_over_ros(steps(), may_step, simulator, lambda: False))
+    assert outcome == "the outcome" and held == [True]
+    assert kinds == [STAND, *[UPDATE] * 5, STAND, STAND]
+    assert told[0] > 0 and told[1:] == [None, None]
+    # and a wish to stop ends the pause
+    kinds, _ = run_to_end(_paused_over_ros(steps(), lambda: False, simulator, lambda: True))
+    assert UPDATE not in kinds
 
 
 def test_a_stop_between_two_turns_ends_the_run_as_ctrl_c_does(tmp_path, monkeypatch):

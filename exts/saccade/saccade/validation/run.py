@@ -14,7 +14,7 @@ from saccade.configuration import LoadedConfiguration
 from saccade.controller import Controller, ReflexController
 from saccade.errors import EngineError, RecordError, SaccadeError
 from saccade.execution import Execution, execution_for
-from saccade.loop import UPDATE, Observer, Outcome, PerceptionLoop, RecordSink
+from saccade.loop import STAND, UPDATE, Observer, Outcome, PerceptionLoop, RecordSink
 from saccade.network import Network
 from saccade.simulators.base import Resettable, Simulator, SteppedSimulator
 from saccade.simulators.opening import device_for, simulator_for
@@ -378,7 +378,7 @@ def _run(
     started = time.perf_counter()
 
     def stop() -> tuple[str, str] | None:
-        if bridge is not None:
+        if bridge is not None and not session.stepped:
             bridge.pause(lambda: interrupt.requested)
         if interrupt.requested:
             return "interrupted", "stopped by the user"
@@ -429,12 +429,38 @@ def _run(
                 yield WORK
                 bridge.wait_for_controller(say=say, stopped=lambda: interrupt.requested)
             yield APPLICATION
-            outcome = yield from loop.steps(session.state)
+            steps = loop.steps(session.state)
+            if bridge is not None and session.stepped:
+                steps = _paused_over_ros(steps, bridge.receiver.may_step, simulator, lambda: interrupt.requested)
+            outcome = yield from steps
         return outcome
     finally:
         interrupt.running = False
         if sensor_recorder is not None:
             sensor_recorder.close(complete=outcome is not None and outcome.reason == "completed")
+
+
+def _paused_over_ros(
+    steps: Generator[str, float | None, Outcome],
+    may_step: Callable[[], bool],
+    simulator: Any,
+    stopped: Callable[[], bool],
+) -> Generator[str, float | None, Outcome]:
+    """Lets a run stand still while it is paused over ROS 2, and the application go on: its thread waits for nothing."""
+    stood: float | None = None
+    while True:
+        try:
+            turn = steps.send(stood)
+        except StopIteration as end:
+            return end.value
+        stood = yield turn
+        if turn != STAND or may_step() or stopped():
+            continue
+        start = time.perf_counter()
+        simulator.hold(True)
+        while not may_step() and not stopped():
+            yield UPDATE
+        stood = (stood or 0.0) + time.perf_counter() - start
 
 
 def _ordinal(device: str) -> int:
