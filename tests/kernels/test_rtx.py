@@ -60,7 +60,7 @@ def test_classes_of_ids_with_an_unknown_one():
 
 
 def cells():
-    return wp.zeros(SHAPE, dtype=wp.int64, device="cpu")
+    return tuple(wp.zeros(SHAPE, dtype=dtype, device="cpu") for dtype in (wp.float32, wp.int32))
 
 
 @pytest.mark.parametrize("form", ("points", "spherical"))

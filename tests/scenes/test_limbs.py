@@ -102,3 +102,18 @@ def test_a_humanoid_that_is_fixed_is_refused(tmp_path):
     joint.CreateBody1Rel().SetTargets([humanoid.root])
     with pytest.raises(SceneError, match="fixed to the world"):
         humanoid_of_stage(stage, HumanoidConfig(), labels_from_stage(stage))
+
+
+def test_the_articulation_root_may_be_a_link_beside_the_others(tmp_path):
+    from pxr import UsdPhysics
+    from tests.simulators.robots import walker_scene
+
+    stage = stage_from_file(walker_scene(tmp_path / "beside.usda"))
+    known = humanoid_of_stage(stage, HumanoidConfig(), labels_from_stage(stage))
+    top, root = stage.GetPrimAtPath(known.articulation), stage.GetPrimAtPath(known.root)
+    assert known.articulation != known.root
+    UsdPhysics.ArticulationRootAPI.Apply(root)
+    top.RemoveAPI(UsdPhysics.ArticulationRootAPI)
+    found = humanoid_of_stage(stage, HumanoidConfig(), labels_from_stage(stage))
+    assert found.articulation == found.root == known.root
+    assert (found.bodies, found.joints) == (known.bodies, known.joints)

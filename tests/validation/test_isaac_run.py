@@ -29,7 +29,9 @@ def run(folder, out, *overrides, frames=8):
     return validate(load_configuration(folder / "run.yaml", overrides=overrides, frames=frames), out=out)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "version", [v if v in ("5.1", "6.2") else pytest.param(v, marks=pytest.mark.slow) for v in VERSIONS]
+)
 def test_a_run_passes_and_leaves_nothing(room, tmp_path, version):
     with install(version, waiting()) as double:
         summary = run(room, tmp_path)

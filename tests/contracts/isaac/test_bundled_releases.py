@@ -34,7 +34,7 @@ for name in ("corridor", "warehouse"):
     stage = Usd.Stage.Open(str(top))
     scene = prepare_stage(stage, loaded.scene_path(), loaded.config)
     camera = define_camera(stage, scene.placements["head_camera"], loaded.config.sensors["head_camera"])
-    boxes = CorridorBoxes(stage, scene.labels, scene.humanoid.path, scene.humanoid.floor_height)
+    boxes = CorridorBoxes(stage, scene.labels, scene.humanoid.bodies, scene.humanoid.floor_height)
     x, y, yaw = scene.humanoid.start
     boxes.is_hazard(x, y, yaw, seconds=3.0)
     # Animation keeps its pace under another rate of the root layer.

@@ -27,7 +27,9 @@ def room(tmp_path_factory):
     return isaac_folder(tmp_path_factory.mktemp("room"))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "version", [v if v in ("5.1", "6.0") else pytest.param(v, marks=pytest.mark.slow) for v in VERSIONS]
+)
 def test_what_a_run_calls_is_on_the_page(room, version):
     from saccade.configuration import load_configuration
 

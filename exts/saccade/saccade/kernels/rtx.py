@@ -5,20 +5,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import numpy as np
 import warp as wp
 
 from saccade.frame import BACKGROUND, FLOOR, ROBOT, SECTOR_COUNT
 
-PACK_BITS = 20
-"""Bits of a return's number beside its range in one 64-bit word: about a million returns of one scan."""
-MAX_RETURNS = 1 << PACK_BITS
-RANGE_STEPS = 1.0e5
-"""Steps per metre in which ranges are compared: 10 micrometres."""
-
-NO_RETURN = np.iinfo(np.int64).max
-"""A cell that no return fell into."""
+FAR = 1.0e30
+"""Range of a cell that no return fell into [m]."""
+NOBODY = 2**31 - 1
+"""Number of the return in such a cell."""
 
 
 @wp.kernel(enable_backward=False)
@@ -60,9 +56,37 @@ def _cell_of(azimuth: float, elevation: float, lowest: float, highest: float, ch
 
 
 @wp.kernel(enable_backward=False)
-def _clear_cells(cells: wp.array2d(dtype=wp.int64)):
+def _clear_cells(nearest: wp.array2d(dtype=wp.float32), owner: wp.array2d(dtype=wp.int32)):
     row, column = wp.tid()
-    cells[row, column] = wp.int64(wp.static(NO_RETURN))
+    nearest[row, column] = wp.float32(wp.static(FAR))
+    owner[row, column] = wp.int32(wp.static(NOBODY))
+
+
+@wp.func
+def _place(
+    i: wp.int32,
+    azimuth: wp.float32,
+    elevation: wp.float32,
+    range: wp.float32,
+    lowest: wp.float32,
+    highest: wp.float32,
+    claim: wp.int32,
+    nearest: wp.array2d(dtype=wp.float32),
+    owner: wp.array2d(dtype=wp.int32),
+):
+    """First pass: the nearest range of each cell. Second: the lowest number among the returns that have it.
+
+    One pass on range and number packed into 64 bits would do, but Warp 1.7 has no such minimum on the CPU.
+    """
+    cell = _cell_of(azimuth, elevation, lowest, highest, nearest.shape[0], nearest.shape[1])
+    if cell[0] < 0:
+        return
+    if claim == 0:
+        wp.atomic_min(nearest, cell[0], cell[1], range)
+        return
+    # Two kernels may round one range differently in its last bit.
+    if range <= nearest[cell[0], cell[1]] * 1.000001:
+        wp.atomic_min(owner, cell[0], cell[1], i)
 
 
 @wp.kernel(enable_backward=False)
@@ -73,7 +97,9 @@ def _place_points(
     highest: wp.float32,
     range_min: wp.float32,
     range_max: wp.float32,
-    cells: wp.array2d(dtype=wp.int64),
+    claim: wp.int32,
+    nearest: wp.array2d(dtype=wp.float32),
+    owner: wp.array2d(dtype=wp.int32),
 ):
     i = wp.tid()
     if i >= count:
@@ -85,10 +111,7 @@ def _place_points(
     if not (wp.isfinite(range) and range >= range_min and range <= range_max):
         return
     elevation = wp.atan2(z, wp.sqrt(x * x + y * y))
-    cell = _cell_of(wp.atan2(y, x), elevation, lowest, highest, cells.shape[0], cells.shape[1])
-    if cell[0] >= 0:
-        steps = wp.int64(range * wp.float32(wp.static(RANGE_STEPS)))
-        wp.atomic_min(cells, cell[0], cell[1], steps * wp.int64(wp.static(MAX_RETURNS)) + wp.int64(i))
+    _place(i, wp.atan2(y, x), elevation, range, lowest, highest, claim, nearest, owner)
 
 
 @wp.kernel(enable_backward=False)
@@ -99,7 +122,9 @@ def _place_spherical(
     highest: wp.float32,
     range_min: wp.float32,
     range_max: wp.float32,
-    cells: wp.array2d(dtype=wp.int64),
+    claim: wp.int32,
+    nearest: wp.array2d(dtype=wp.float32),
+    owner: wp.array2d(dtype=wp.int32),
 ):
     i = wp.tid()
     if i >= count:
@@ -107,17 +132,12 @@ def _place_spherical(
     range = returns[2, i]
     if not (wp.isfinite(range) and range >= range_min and range <= range_max):
         return
-    cell = _cell_of(
-        wp.radians(returns[0, i]), wp.radians(returns[1, i]), lowest, highest, cells.shape[0], cells.shape[1]
-    )
-    if cell[0] >= 0:
-        steps = wp.int64(range * wp.float32(wp.static(RANGE_STEPS)))
-        wp.atomic_min(cells, cell[0], cell[1], steps * wp.int64(wp.static(MAX_RETURNS)) + wp.int64(i))
+    _place(i, wp.radians(returns[0, i]), wp.radians(returns[1, i]), range, lowest, highest, claim, nearest, owner)
 
 
 @wp.kernel(enable_backward=False)
 def _fill_from_points(
-    cells: wp.array2d(dtype=wp.int64),
+    owner: wp.array2d(dtype=wp.int32),
     source: wp.array2d(dtype=wp.float32),
     strength: wp.array(dtype=wp.float32),
     own: wp.array(dtype=wp.float32),
@@ -131,10 +151,9 @@ def _fill_from_points(
     intensity[row, column] = 0.0
     points[row, column] = wp.vec3f(0.0, 0.0, 0.0)
     labels[row, column] = wp.uint8(wp.static(BACKGROUND))
-    packed = cells[row, column]
-    if packed == wp.int64(wp.static(NO_RETURN)):
+    i = owner[row, column]
+    if i == wp.int32(wp.static(NOBODY)):
         return
-    i = wp.int32(packed % wp.int64(wp.static(MAX_RETURNS)))
     point = wp.vec3f(source[i, 0], source[i, 1], source[i, 2])
     if _is_own(point, own):
         return
@@ -146,7 +165,7 @@ def _fill_from_points(
 
 @wp.kernel(enable_backward=False)
 def _fill_from_spherical(
-    cells: wp.array2d(dtype=wp.int64),
+    owner: wp.array2d(dtype=wp.int32),
     returns: wp.array2d(dtype=wp.float32),
     own: wp.array(dtype=wp.float32),
     mask_robot: wp.int32,
@@ -160,10 +179,9 @@ def _fill_from_spherical(
     intensity[row, column] = 0.0
     points[row, column] = wp.vec3f(0.0, 0.0, 0.0)
     labels[row, column] = wp.uint8(wp.static(BACKGROUND))
-    packed = cells[row, column]
-    if packed == wp.int64(wp.static(NO_RETURN)):
+    i = owner[row, column]
+    if i == wp.int32(wp.static(NOBODY)):
         return
-    i = wp.int32(packed % wp.int64(wp.static(MAX_RETURNS)))
     azimuth = wp.radians(returns[0, i])
     elevation = wp.radians(returns[1, i])
     range = returns[2, i]
@@ -215,7 +233,7 @@ def image_of_points(
     intensity: wp.array,
     limits: tuple[float, float, float, float],
     own: wp.array,
-    cells: wp.array,
+    cells: tuple[wp.array, wp.array],
     outputs: tuple[wp.array, wp.array, wp.array, wp.array],
 ) -> None:
     """Sorts points in any order into the image that the configured LiDAR would give; the nearest of a cell counts.
@@ -226,16 +244,29 @@ def image_of_points(
         limits: Elevation of the lowest and highest channel [rad], shortest and longest range [m].
         own: The carrier's cylinder in the sensor frame: x, y, radius, lowest, highest [m], shape ``(5,)``, float32;
             radius 0 = none.
-        cells: Scratch, shape ``(channels, columns)``, int64.
+        cells: Scratch, two arrays of shape ``(channels, columns)``: float32 and int32.
         outputs: Ranges, intensity, points and labels as in :class:`saccade.frame.Frame`; labels are all background.
     """
-    device, count = cells.device, points.shape[0]
-    wp.launch(_clear_cells, dim=cells.shape, inputs=[], outputs=[cells], device=device)
-    if count:
-        wp.launch(_place_points, dim=count, inputs=[points, count, *limits], outputs=[cells], device=device)
+    count = points.shape[0]
+    _sort(_place_points, points, count, limits, cells)
+    owner = cells[1]
     wp.launch(
-        _fill_from_points, dim=cells.shape, inputs=[cells, points, intensity, own], outputs=list(outputs), device=device
+        _fill_from_points,
+        dim=owner.shape,
+        inputs=[owner, points, intensity, own],
+        outputs=list(outputs),
+        device=owner.device,
     )
+
+
+def _sort(
+    kernel: Any, returns: wp.array, count: int, limits: tuple[float, ...], cells: tuple[wp.array, wp.array]
+) -> None:
+    """Finds the nearest return of every cell."""
+    shape, device = cells[0].shape, cells[0].device
+    wp.launch(_clear_cells, dim=shape, inputs=[], outputs=list(cells), device=device)
+    for claim in (0, 1) if count else ():
+        wp.launch(kernel, dim=count, inputs=[returns, count, *limits, claim], outputs=list(cells), device=device)
 
 
 def image_of_spherical(
@@ -244,7 +275,7 @@ def image_of_spherical(
     limits: tuple[float, float, float, float],
     own: wp.array,
     mask_robot: bool,
-    cells: wp.array,
+    cells: tuple[wp.array, wp.array],
     outputs: tuple[wp.array, wp.array, wp.array, wp.array],
 ) -> None:
     """As :func:`image_of_points`, from azimuth, elevation [degrees], range [m], intensity and class index.
@@ -258,16 +289,14 @@ def image_of_spherical(
         cells: As there.
         outputs: As there.
     """
-    device = cells.device
-    wp.launch(_clear_cells, dim=cells.shape, inputs=[], outputs=[cells], device=device)
-    if count:
-        wp.launch(_place_spherical, dim=count, inputs=[returns, count, *limits], outputs=[cells], device=device)
+    _sort(_place_spherical, returns, count, limits, cells)
+    owner = cells[1]
     wp.launch(
         _fill_from_spherical,
-        dim=cells.shape,
-        inputs=[cells, returns, own, int(mask_robot)],
+        dim=owner.shape,
+        inputs=[owner, returns, own, int(mask_robot)],
         outputs=list(outputs),
-        device=device,
+        device=owner.device,
     )
 
 

@@ -44,6 +44,8 @@ class StageHumanoid:
     """What a stage says about the humanoid, at the pose that it was authored in."""
 
     path: str
+    articulation: str
+    """Path of the prim with the articulation root, by which the physics knows it."""
     root: str
     """Path of the root link: the body that no joint hangs below another."""
     bodies: tuple[str, ...]
@@ -92,15 +94,15 @@ def humanoid_of_stage(stage: Usd.Stage, config: HumanoidConfig, labels: Labels) 
     Raises:
         SceneError: There is no humanoid, or it cannot be used; the text says what to do.
     """
-    from pxr import Usd, UsdGeom, UsdPhysics
+    from pxr import UsdGeom
 
     prim = humanoid_prim(stage, config.prim)
     path = str(prim.GetPath())
     cache = UsdGeom.XformCache()
-    bodies = [p for p in Usd.PrimRange(prim, Usd.TraverseInstanceProxies()) if p.HasAPI(UsdPhysics.RigidBodyAPI)]
-    if not bodies:
+    names = _bodies(stage, prim)
+    if not names:
         raise SceneError(f"{path} is an articulation root without rigid bodies: give its links PhysicsRigidBodyAPI")
-    names = tuple(str(body.GetPath()) for body in bodies)
+    bodies = [stage.GetPrimAtPath(name) for name in names]
     root, links = _tree(stage, names)
     fixed = [str(joint.GetPath()) for joint, parent, child, _ in links if parent is None]
     if fixed:
@@ -136,6 +138,7 @@ def humanoid_of_stage(stage: Usd.Stage, config: HumanoidConfig, labels: Labels) 
     single = tuple(str(joint.GetPath()) for joint, _, _, _ in links if _is_single(joint))
     return StageHumanoid(
         path=path,
+        articulation=_articulation(prim),
         root=root,
         bodies=tuple(sorted(names)),
         joints=single,
@@ -150,6 +153,43 @@ def humanoid_of_stage(stage: Usd.Stage, config: HumanoidConfig, labels: Labels) 
     )
 
 
+def _articulation(prim: Usd.Prim) -> str:
+    """Returns the prim with the articulation root: this one, one below it or one above it."""
+    from pxr import Usd, UsdPhysics
+
+    for below in Usd.PrimRange(prim, Usd.TraverseInstanceProxies()):
+        if below.HasAPI(UsdPhysics.ArticulationRootAPI):
+            return str(below.GetPath())
+    above = prim.GetParent()
+    while above and not above.IsPseudoRoot() and not above.HasAPI(UsdPhysics.ArticulationRootAPI):
+        above = above.GetParent()
+    return str((above if above and not above.IsPseudoRoot() else prim).GetPath())
+
+
+def _bodies(stage: Usd.Stage, prim: Usd.Prim) -> tuple[str, ...]:
+    """Returns the links, in the stage's order: what lies below a prim, and what joints connect to it.
+
+    The articulation root may be a link itself, with the others beside it.
+    """
+    from pxr import Usd, UsdPhysics
+
+    stage_range = Usd.PrimRange(stage.GetPseudoRoot(), Usd.TraverseInstanceProxies(Usd.PrimDefaultPredicate))
+    every = [str(p.GetPath()) for p in stage_range if p.HasAPI(UsdPhysics.RigidBodyAPI)]
+    path = str(prim.GetPath())
+    found = {name for name in every if name == path or name.startswith(path + "/")}
+    if not found:
+        return ()
+    _, inner = _joints(stage, every)
+    grown = True
+    while grown:
+        grown = False
+        for _, first, second in inner:
+            if (first in found) != (second in found):
+                found |= {first, second}
+                grown = True
+    return tuple(name for name in every if name in found)
+
+
 def _is_single(joint: Usd.Prim) -> bool:
     from pxr import UsdPhysics
 
@@ -162,6 +202,16 @@ def _tree(stage: Usd.Stage, names: tuple[str, ...]) -> tuple[str, list[tuple[Usd
     A joint's sign is -1 where it was authored the other way round; a parent of ``None`` is the world. Of the links that
     are nobody's second body the first one from which most others hang is the root.
     """
+    fixed, inner = _joints(stage, names)
+    seconds = {second for _, _, second in inner}
+    candidates = [name for name in names if name not in seconds] or [names[0]]
+    trees = {name: _outwards(name, inner) for name in candidates}
+    root = max(candidates, key=lambda name: (len(trees[name]), -names.index(name)))
+    return root, [*fixed, *trees[root]]
+
+
+def _joints(stage: Usd.Stage, names: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Returns joints between links and the world (joint, ``None``, link, 1), and those between links (joint, both)."""
     from pxr import UsdPhysics
 
     fixed, inner = [], []
@@ -177,11 +227,7 @@ def _tree(stage: Usd.Stage, names: tuple[str, ...]) -> tuple[str, list[tuple[Usd
             inner.append((prim, first, second))
         elif first is not None or second is not None:
             fixed.append((prim, None, str(second or first), 1.0))
-    seconds = {second for _, _, second in inner}
-    candidates = [name for name in names if name not in seconds] or [names[0]]
-    trees = {name: _outwards(name, inner) for name in candidates}
-    root = max(candidates, key=lambda name: (len(trees[name]), -names.index(name)))
-    return root, [*fixed, *trees[root]]
+    return fixed, inner
 
 
 def _outwards(root: str, inner: list[tuple[Usd.Prim, str, str]]) -> list[tuple[Usd.Prim, str | None, str, float]]:

@@ -155,7 +155,7 @@ class IsaacSimulator:
         humanoid = self._scene.humanoid
         self._walk = StageWalk(config, humanoid, self._scene.joints, self._scene.authored_targets)
         self._contacts = ContactLog(humanoid.bodies, self._scene.thing_of)
-        self._boxes = CorridorBoxes(self._scene.stage, self._scene.labels, humanoid.path, humanoid.floor_height)
+        self._boxes = CorridorBoxes(self._scene.stage, self._scene.labels, humanoid.bodies, humanoid.floor_height)
         self.state = SimState()
         self._steps = 0
         self._history: deque[_Moment] = deque(maxlen=HISTORY)
@@ -168,7 +168,7 @@ class IsaacSimulator:
         self._adapter.start_contacts()
         self._kit.play()
         yield "starting the simulation"
-        self._walk.bind(self._adapter.bind_articulation(humanoid.root))
+        self._walk.bind(self._adapter.bind_articulation(humanoid.articulation))
         self._adapter.start_callbacks(self._before_physics, self._after_physics)
         yield from self._settle()
         return self.state

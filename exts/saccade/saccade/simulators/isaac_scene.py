@@ -140,11 +140,12 @@ def prepare_stage(stage: Usd.Stage, path: Path | str, config: RunConfig) -> Isaa
             prim.CreateAttribute("physxContactReport:threshold", Sdf.ValueTypeNames.Float).Set(0.0)
             prim.AddAppliedSchema(RIGID_BODY_API)
             prim.CreateAttribute("physxRigidBody:disableGravity", Sdf.ValueTypeNames.Bool).Set(True)
-        if labels.class_of(humanoid.path) != ROBOT:
-            prim = stage.GetPrimAtPath(humanoid.path)
-            prim.AddAppliedSchema("SemanticsLabelsAPI:class")
-            prim.CreateAttribute("semantics:labels:class", Sdf.ValueTypeNames.TokenArray).Set(["robot"])
-            labels.own[humanoid.path] = ROBOT
+        for link in (humanoid.path, *humanoid.bodies):
+            if labels.class_of(link) != ROBOT:
+                prim = stage.GetPrimAtPath(link)
+                prim.AddAppliedSchema("SemanticsLabelsAPI:class")
+                prim.CreateAttribute("semantics:labels:class", Sdf.ValueTypeNames.TokenArray).Set(["robot"])
+                labels.own[link] = ROBOT
     bodies = [str(p.GetPath()) for p in stage.Traverse() if p.HasAPI(UsdPhysics.RigidBodyAPI)]
     for still in animated_without_body(stage, bodies)[:8]:
         notes.append(f"{still} is animated but no rigid body: it is seen, and nothing collides with it")

@@ -32,8 +32,6 @@ TIMES = ("ReferenceTime", "IsaacReadSimulationTime", "IsaacReadSystemTime")
 COLOR, DEPTH, LABELS = "rgb", "distance_to_image_plane", "semantic_segmentation"
 """Annotators of a camera. ``rgb`` is four channels, contiguous."""
 
-MAX_SENSOR_RETURNS = rtx.MAX_RETURNS
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -238,7 +236,7 @@ class LidarStream:
         # Where labels tell the robot's own returns apart, nothing else has to.
         masked = config.own_body_mask and not dialect.lidar_labels
         self._own = wp.array(own if masked else [0.0] * 5, dtype=wp.float32, device=device)
-        self._cells = wp.zeros(shape, dtype=wp.int64, device=device)
+        self._cells = tuple(wp.zeros(shape, dtype=dtype, device=device) for dtype in (wp.float32, wp.int32))
         self._none = wp.zeros(0, dtype=wp.float32, device=device)
         self.labels = wp.full(shape, BACKGROUND, dtype=wp.uint8, device=device)
         """True class index per return, shape ``(channels, columns)``, uint8; all background without labels."""
@@ -261,7 +259,7 @@ class LidarStream:
         """Returns the buffers of one delivery, or ``None`` while it holds nothing valid.
 
         Raises:
-            ConfigurationError: A device that cannot be used, or more returns than can be told apart.
+            ConfigurationError: A device that cannot be used.
         """
         found = self._dialect.lidar_returns(data)
         if found is None:
@@ -291,7 +289,7 @@ class LidarStream:
     def _take_points(self, found: Returns) -> None:
         points, intensity = found.points, found.intensity
         check_device(self.name, "the point cloud", points, self._device, require_device=self._require)
-        count = self._checked(points.shape[0])
+        count = int(points.shape[0])
         points = wp.array(ptr=points.ptr, dtype=wp.float32, shape=(count, 3), device=points.device)
         if intensity is None or is_empty(intensity):
             intensity = self._none
@@ -307,7 +305,7 @@ class LidarStream:
 
         upload = self._upload
         assert upload is not None
-        count = self._checked(len(found.range))
+        count = len(found.range)
         upload.reserve(count)
         started = now_ns()
         # The sensor's own memory may be freed or written again after this call: everything is copied out of it here.
@@ -340,13 +338,6 @@ class LidarStream:
                 index = self._class_of(name) if name else None
                 known[name] = OBSTACLE if index is None else index
         return np.array([known[name] for name in found.names], dtype=np.float32)[found.things]
-
-    def _checked(self, count: int) -> int:
-        if count > MAX_SENSOR_RETURNS:
-            raise ConfigurationError(
-                f"sensors.{self.name}: one output holds {count} returns, at most {MAX_SENSOR_RETURNS} can be told apart"
-            )
-        return int(count)
 
 
 def own_cylinder(

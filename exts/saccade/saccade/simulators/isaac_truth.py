@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +53,11 @@ class CorridorBoxes:
     Args:
         stage: The stage in metres with z up.
         labels: Its labels; what has none is an obstacle, as in the embedded simulator.
-        own: Path of the humanoid, which does not count.
+        own: Paths of the humanoid's links, which do not count.
         floor_height: Height of the floor [m].
     """
 
-    def __init__(self, stage: Usd.Stage, labels: Labels, own: str, floor_height: float) -> None:
+    def __init__(self, stage: Usd.Stage, labels: Labels, own: Sequence[str], floor_height: float) -> None:
         from pxr import Usd, UsdGeom
 
         self._stage, self._floor = stage, floor_height
@@ -67,7 +68,7 @@ class CorridorBoxes:
         self._things: list[_Thing] = []
         for prim in Usd.PrimRange(stage.GetPseudoRoot(), Usd.TraverseInstanceProxies(Usd.PrimDefaultPredicate)):
             path = str(prim.GetPath())
-            if not prim.IsA(UsdGeom.Gprim) or path == own or path.startswith(own + "/"):
+            if not prim.IsA(UsdGeom.Gprim) or any(path == link or path.startswith(link + "/") for link in own):
                 continue
             imageable = UsdGeom.Imageable(prim)
             if imageable.ComputeVisibility() == UsdGeom.Tokens.invisible or imageable.ComputePurpose() in (
