@@ -82,9 +82,14 @@ def main() -> int:
     return 0
 
 
+NOT_OF_BENCH = ("architectures.json",)
+"""Figures of other scripts in the same folder."""
+
+
 def measurements(folder: Path) -> dict[str, Any]:
     """Returns the results by the name of their file."""
-    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
+    files = [file for file in sorted(folder.glob("*.json")) if file.name not in NOT_OF_BENCH]
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
 def page(results: Mapping[str, Any]) -> str:

@@ -349,7 +349,7 @@ def test_progress_outside_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
     """The first at once, then one in five seconds: a log must not fill with seconds."""
     clock = [100.0]
     monkeypatch.setattr(cli_engine.time, "monotonic", lambda: clock[0])
-    with cli_engine._progress() as say:
+    with cli_engine.progress() as say:
         for second in range(12):
             clock[0] = 100.0 + second
             say(f"{second} s")

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
 
+from saccade.errors import ConfigurationError  # noqa: E402
 from saccade.frame import BACKGROUND, CLASS_COUNT, SECTOR_COUNT  # noqa: E402
-from saccade.models import networks  # noqa: E402
+from saccade.models import blocks, networks, tuning  # noqa: E402
+from saccade.models.export import export_network  # noqa: E402
+from saccade.paths import MODELS  # noqa: E402
+from saccade.precision import cost  # noqa: E402
+from saccade.precision.pruning import without_channels  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=["camera", "lidar"])
@@ -28,6 +34,38 @@ def test_size_stays_in_budget(network):
     multiply_adds = networks.count_multiply_adds(network)
     assert 50e6 < multiply_adds < 200e6
     assert networks.count_parameters(network) * 4 < 3.5 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["camera", "lidar"])
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_architectures(kind, architecture, tmp_path):
+    """Each is of about the size of the shipped one, gives the same outputs, learns, and can be exported and pruned."""
+    torch.manual_seed(0)
+    network = networks.network_from_kind(kind, architecture=architecture)
+    shipped = networks.count_parameters(networks.network_from_kind(kind))
+    assert 0.85 * shipped < networks.count_parameters(network) < 1.15 * shipped
+    out = network.forward_training(torch.rand(2, *network.input_shape))
+    sum(value.float().mean() for value in out.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+    path = export_network(network, tmp_path / "m.onnx", metadata={"kind": kind, "architecture": architecture})
+    model = onnx.load(str(path))
+    smaller, _ = without_channels(model, 0.5)
+    assert cost.multiply_adds_of(smaller) < 0.75 * cost.multiply_adds_of(model)
+    tuned, found = tuning.network_from_onnx(smaller)
+    assert found == kind
+    assert networks.count_parameters(tuned) < 0.75 * networks.count_parameters(network)
+
+
+def test_the_shipped_networks_are_separable():
+    """Their weights fit into the module that the default builds."""
+    for kind in ("camera", "lidar"):
+        network, found = tuning.network_from_onnx(onnx.load(str(MODELS / f"{kind}.onnx")))
+        assert found == kind and any(isinstance(module, blocks.SeparableBlock) for module in network.modules())
+
+
+def test_unknown_architecture():
+    with pytest.raises(ConfigurationError, match="separable, mobilenet, efficientnet, plain"):
+        networks.network_from_kind("camera", architecture="transformer")
 
 
 def test_multiply_adds_of_a_known_layer():

@@ -47,10 +47,10 @@ def test_training_learns_and_writes_networks_and_card(kind, drawn_dataset, tmp_p
 def test_the_clock_ends_training(drawn_dataset):
     place = torch.device("cpu")
     parts = {
-        part: training._tensors(training.dataset.load_part(drawn_dataset, "lidar", part), place)
+        part: training.tensors_from(training.dataset.load_part(drawn_dataset, "lidar", part), place)
         for part in training.dataset.PARTS
     }
-    run = training._Run("lidar", training.network_from_kind_seeded("lidar", 0), parts, place, seed=0, limit=1.0)
+    run = training.Run("lidar", training.network_from_kind_seeded("lidar", 0), parts, place, seed=0, limit=1.0)
     curves = run.fit(epochs=1000, batch=4, report=lambda *_: None)
     assert 0 < len(curves["train"]) < 200
     assert curves["validation"]

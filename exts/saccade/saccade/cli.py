@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from saccade import __version__
+from saccade.cli_adaptive import EPILOG as ADAPTIVE_EPILOG
+from saccade.cli_adaptive import adaptive
+from saccade.cli_compress import EXAMPLES as COMPRESS_EXAMPLES
+from saccade.cli_compress import compress
 from saccade.cli_config import app as config_app
 from saccade.cli_engine import app as engine_app
 from saccade.cli_node import node
 from saccade.cli_options import (
+    Architecture,
     ConfigurationArgument,
     ControllerOption,
     Device,
@@ -37,6 +40,9 @@ from saccade.cli_options import (
     interruptible,
     ros2_overrides,
 )
+from saccade.cli_output import stdout_kept_clean
+from saccade.cli_tradeoff import EPILOG as TRADEOFF_EPILOG
+from saccade.cli_tradeoff import tradeoff
 from saccade.errors import SaccadeError
 
 if TYPE_CHECKING:
@@ -62,6 +68,7 @@ scenes_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help
 app.add_typer(config_app, name="config")
 app.add_typer(scenes_app, name="scenes")
 app.add_typer(engine_app, name="engine")
+app.command(epilog=COMPRESS_EXAMPLES)(compress)
 app.command(
     epilog="Examples:\n\n- `saccade node camera.onnx` runs the shipped network on `/camera/image_raw`\n\n"
     "- `saccade node mine.onnx --topic /robot/head/image --set ros2.network=any`\n\n"
@@ -69,6 +76,8 @@ app.command(
     "- `saccade node mine.onnx --topic /depth/image --depth-max 5 --frames 100 --json`\n\n"
     "- `saccade node mine.onnx --bag drive.mcap --topic /front/image --bag-rate 0` runs on a recording"
 )(node)
+app.command(epilog=TRADEOFF_EPILOG)(tradeoff)
+app.command(epilog=ADAPTIVE_EPILOG)(adaptive)
 
 
 def _version(value: bool) -> None:
@@ -128,7 +137,7 @@ def validate(
         device=device.value if device else None,
     )
     loaded.check_files()
-    with _stdout_kept_clean(True):
+    with stdout_kept_clean(True):
         summary = _run(loaded, out, quiet=as_json)
     directory = Path(summary["directory"])
     _show_outcome(summary, directory, as_json=as_json)
@@ -187,6 +196,9 @@ def train(
     poses: Annotated[int | None, typer.Option("--poses", min=1, metavar="N", help="Samples per layout.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, metavar="N", help="Passes over the data.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, order and augmentation.")] = 0,
+    architecture: Annotated[
+        Architecture, typer.Option("--architecture", help="What the network is built from.")
+    ] = Architecture.separable,
     device: Annotated[Device, typer.Option("--device", help="Where it trains.")] = Device.auto,
     cache: Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Where rendered data is kept.")] = None,
     time_limit: Annotated[
@@ -217,6 +229,7 @@ def train(
         device=device.value,
         cache=cache,
         time_limit_minutes=time_limit,
+        architecture=architecture.value,
         **amounts,
     )
     for goal in result.goals:
@@ -291,7 +304,7 @@ def bench(
     progress = Progress(sys.stderr)
     # Whoever ends it from outside, such as a time limit, gets what was measured until then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _stdout_kept_clean(as_json), contextlib.closing(progress):
+    with stdout_kept_clean(as_json), contextlib.closing(progress):
         result = measure(loaded, frames=frames, quick=quick, only=only or (), time_limit_s=time_limit, say=progress)
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
@@ -406,23 +419,6 @@ def _stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-@contextlib.contextmanager
-def _stdout_kept_clean(wanted: bool) -> Iterator[None]:
-    """Sends what libraries print, also from C, to stderr: stdout is for the outcome and nothing else."""
-    if not wanted:
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _open(path: Path) -> None:

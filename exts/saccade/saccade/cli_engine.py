@@ -103,7 +103,7 @@ def build(
         time_limit=time_limit,
     )
     _require_tensorrt()
-    with _progress() as say:
+    with progress() as say:
         stored = qualified_plan(path, options, device=device, say=say)
     if as_json:
         _print_json({"key": stored.key, **stored.manifest})
@@ -316,7 +316,7 @@ def _require_tensorrt() -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Callable[[str], None]]:
     """Gives what a long call says a place: one line that changes in a terminal, few lines elsewhere; on stderr."""
     if sys.stderr.isatty():
         from rich.console import Console

@@ -85,6 +85,15 @@ class Network(str, Enum):
     lidar = "lidar"
 
 
+class Architecture(str, Enum):
+    """What a network can be built from."""
+
+    separable = "separable"
+    mobilenet = "mobilenet"
+    efficientnet = "efficientnet"
+    plain = "plain"
+
+
 ConfigurationArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a shipped configuration.")
 ]

@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from saccade.config_section import Section
+from saccade.config_tradeoff import AdaptiveConfig, TradeoffConfig
 from saccade.frame import CLASSES
-
-
-class Section(BaseModel):
-    """A part of the configuration; an unknown field is an error, not a typo that nobody sees."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class GaitConfig(Section):
@@ -276,6 +272,8 @@ class EngineConfig(Section):
     graph: Literal["auto", "line", "off"] = "auto"
     """``auto`` captures the frame as one CUDA graph where the device can, with cameras, LiDARs and their networks side
     by side; ``line`` puts them one after another; ``off`` runs the frame eagerly."""
+    adaptive: AdaptiveConfig | None = None
+    """Chooses between engines of several precisions from frame to frame; ``None`` = one engine per network."""
 
 
 class ControllerConfig(Section):
@@ -408,6 +406,7 @@ class RunConfig(Section):
     run: RunSection = RunSection()
     record: RecordConfig = RecordConfig()
     budgets: Budgets = Budgets()
+    tradeoff: TradeoffConfig = TradeoffConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from saccade import config
+from saccade import config, config_tradeoff
 from saccade.config import RunConfig
 
 REQUIRED = "required"
@@ -248,7 +248,9 @@ def nearest(name: str, path: Sequence[str | int], data: Any) -> str:
 def _documentation() -> dict[str, dict[str, str]]:
     """Returns the text under each field of the configuration's classes, by class and field."""
     found: dict[str, dict[str, str]] = {}
-    classes = [node for node in ast.parse(inspect.getsource(config)).body if isinstance(node, ast.ClassDef)]
+    modules = (config_tradeoff, config)
+    bodies = [node for module in modules for node in ast.parse(inspect.getsource(module)).body]
+    classes = [node for node in bodies if isinstance(node, ast.ClassDef)]
     for node in classes:
         own: dict[str, str] = {}
         for base in node.bases:

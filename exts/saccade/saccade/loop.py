@@ -45,6 +45,14 @@ class Scorer(Protocol):
         ...
 
 
+class AdaptiveFields(Protocol):
+    """What is recorded of adaptive precision: see :mod:`saccade.validation.adaptive`."""
+
+    def record_fields(self) -> dict[str, Any]:
+        """Returns ``adaptive`` of the records of the decision that was just made."""
+        ...
+
+
 Observer = Callable[["Tick"], None]
 """Called after each decision, outside the latency that is measured: samples, progress, raw recording."""
 
@@ -100,6 +108,7 @@ class PerceptionLoop:
         stages: Users' own work on the GPU as part of every frame.
         execution: How frames become results; ``None`` takes what fits where sensors and engines are.
         stepped: Whether the simulator's application makes its steps, between the turns of :meth:`steps`.
+        adaptive: Says which precision made a decision, where that changes during the run.
     """
 
     def __init__(
@@ -118,6 +127,7 @@ class PerceptionLoop:
         stages: Sequence[FrameStage] = (),
         execution: Execution | None = None,
         stepped: bool = False,
+        adaptive: AdaptiveFields | None = None,
     ) -> None:
         self._stepped = stepped
         self._config = config
@@ -133,6 +143,7 @@ class PerceptionLoop:
         self._publishers = publishers
         self._stop = stop
         self._reset = reset
+        self._adaptive = adaptive
         self._index = 0
         self._unapplied: deque[tuple[int, list[dict[str, Any]]]] = deque()
         self._contacts: list[dict[str, Any]] = []
@@ -236,6 +247,10 @@ class PerceptionLoop:
             self._record(index, phase, state, frame, results[frame.sensor], truth, command)
             for frame, truth in zip(frames, truths, strict=True)
         ]
+        if self._adaptive is not None:
+            fields = self._adaptive.record_fields()
+            for record in records:
+                record["adaptive"] = fields
         records[0]["contacts"] = self._contacts
         self._contacts = []
         for observer in self._observers:

@@ -50,6 +50,7 @@ class Network:
         engine: How to run it.
         device: Warp device of the sensors' buffers; an engine for it is taken where there is one.
         say: Told why an engine is built, and how far it is.
+        opener: What opens the engine instead of :func:`saccade.engines.selection.engine_from_onnx`.
 
     Raises:
         ModelError: The file cannot be used, or its inputs and outputs are not those configured.
@@ -65,6 +66,7 @@ class Network:
         engine: EngineConfig,
         device: str = "cpu",
         say: Callable[[str], None] = lambda _: None,
+        opener: Callable[..., Engine] | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -78,7 +80,8 @@ class Network:
         for tensor, source in config.inputs.items():
             fixed = not isinstance(source, ImageInput) or source.size is not None
             (shapes if fixed else defaults)[tensor] = _shape(source, sensors)
-        self.engine: Engine = engine_from_onnx(path, engine, device=device, shapes=shapes, defaults=defaults, say=say)
+        opened = opener or engine_from_onnx
+        self.engine: Engine = opened(path, engine, device=device, shapes=shapes, defaults=defaults, say=say)
         self._path = path
         self._check_inputs()
         self._inputs = {spec.name: _array(spec, self.engine.device) for spec in self.engine.inputs}
@@ -128,7 +131,7 @@ class Network:
         copied = sum(wp.types.type_size_in_bytes(target.dtype) * target.size for _, target in copies)
         if copied:
             self.declared_copies[tensor] = copied
-        launches = _record_input(source, feeding, target, self._sensor_configs)
+        launches = record_input(source, feeding, target, self._sensor_configs)
         return InputWork(launches, copies, copied)
 
     def input_array(self, tensor: str) -> wp.array:
@@ -257,9 +260,17 @@ def _array(spec: TensorSpec, device: str) -> wp.array:
     return wp.zeros(spec.shape, dtype=wp.dtype_from_numpy(np.dtype(spec.dtype)), device=device)
 
 
-def _record_input(
+def record_input(
     source: InputConfig, frames: Sequence[Frame], target: wp.array, sensors: Mapping[str, SensorConfig]
 ) -> list[wp.Launch]:
+    """Returns the launches that turn frames into one input of a network, in their order.
+
+    Args:
+        source: What the input reads, and how.
+        frames: Newest frame of each of its sensors.
+        target: The input, shape ``(sensors, channels, height, width)``, on the frames' device.
+        sensors: Configuration of the sensors by name.
+    """
     if isinstance(source, ImageInput):
         images = [frame.buffers["color"] for frame in frames]
         transform = preprocess.image_transform(

@@ -9,6 +9,7 @@ from typing import Any
 
 import warp as wp
 
+from saccade.engines.adaptive import AdaptiveEngine
 from saccade.errors import EngineError
 from saccade.execution import FrameStage, Turn, buffer_key, declared_uploads, place_networks, turns_of
 from saccade.frame import Frame, Result, now_ns
@@ -113,8 +114,9 @@ class StreamExecution:
         self._reason = None if self._capture else _why_eager(capture, simulator.device, device)
         self._newest: dict[str, Frame] = {}
         self._recorded: dict[tuple[Any, ...], _Recorded] = {}
-        self._hot: list[_Recorded] = []
-        self._per_set: Counter[tuple[str, ...]] = Counter()
+        self._adaptive = [network.engine for network in networks if isinstance(network.engine, AdaptiveEngine)]
+        self._hot: dict[int, list[_Recorded]] = {}
+        self._per_set: Counter[tuple[Any, ...]] = Counter()
         self._own: dict[tuple[Any, ...], dict[str, Frame]] = {}
         self._proofs: list[dict[str, Any]] = []
         self._counts = Counter(dict.fromkeys(("captures", "recaptures", "copied_inputs"), 0))
@@ -207,7 +209,7 @@ class StreamExecution:
 
     def _known(self, frames: Sequence[Frame]) -> _Recorded | None:
         """Returns what a set was recorded as when it has the same frames with the same buffers as the last time."""
-        for recorded in self._hot:
+        for recorded in self._hot.get(self._level, ()):
             known = recorded.frames
             if len(known) == len(frames) and all(
                 frame is other and frame.buffers is buffers
@@ -227,17 +229,18 @@ class StreamExecution:
         reads = self._inputs_of(sensors)
         # Where sensing is captured the buffers are the simulator's own and stay; else they are part of the key.
         addresses = () if self._whole else tuple(buffer_key(self._newest[s]) for s in reads)
-        key = (sensors, len(self._newest), addresses)
+        key = (sensors, len(self._newest), addresses, self._level)
         recorded = self._recorded.get(key)
         if recorded is None:
-            if self._per_set[sensors] >= MAX_GRAPHS and not self._whole:
+            if self._per_set[sensors, self._level] >= MAX_GRAPHS and not self._whole:
                 return self._copied(sensors)
-            self._recorded[key] = recorded = self._record(frames, self._newest)
+            recorded = self._record_levels(key, frames, self._newest)
         # A set that reads other sensors' newest frames, too, has to look where these are each time.
         if set(reads) == set(sensors):
             recorded.frames, recorded.buffers = tuple(frames), tuple(frame.buffers for frame in frames)
-            if recorded not in self._hot:
-                self._hot.append(recorded)
+            hot = self._hot.setdefault(self._level, [])
+            if recorded not in hot:
+                hot.append(recorded)
         return recorded
 
     def _inputs_of(self, sensors: Sequence[str]) -> list[str]:
@@ -251,7 +254,7 @@ class StreamExecution:
 
     def _copied(self, sensors: tuple[str, ...]) -> _Recorded:
         """Copies buffers that have rotated past every graph into own ones, for which there is one more graph."""
-        key = (sensors, len(self._newest), "own")
+        key = (sensors, len(self._newest), "own", self._level)
         own = self._own.get(key)
         if own is None:
             own = self._own[key] = {sensor: _own_frame(self._newest[sensor]) for sensor in self._inputs_of(sensors)}
@@ -266,6 +269,26 @@ class StreamExecution:
             self._recorded[key] = self._record(frames, {**self._newest, **own}, own=frames)
         return self._recorded[key]
 
+    @property
+    def _level(self) -> int:
+        """Which of several precisions runs; 0 where there is one."""
+        return self._adaptive[0].level if self._adaptive else 0
+
+    def _record_levels(self, key: tuple[Any, ...], frames: Sequence[Frame], newest: dict[str, Frame]) -> _Recorded:
+        """Records a set for every precision that may run it, so that a switch captures nothing."""
+        if not self._adaptive:
+            self._recorded[key] = self._record(frames, newest)
+            return self._recorded[key]
+        chosen = self._adaptive[0].precisions[self._level]
+        for precision in self._adaptive[0].precisions:
+            for engine in self._adaptive:
+                engine.select(precision)
+            variant = (*key[:-1], self._level)
+            self._recorded[variant] = self._record(frames, newest)
+        for engine in self._adaptive:
+            engine.select(chosen)
+        return self._recorded[key]
+
     def _record(
         self, frames: Sequence[Frame], newest: dict[str, Frame], *, own: Sequence[Frame] | None = None
     ) -> _Recorded:
@@ -274,8 +297,8 @@ class StreamExecution:
         inputs = [[network.input_work(tensor, newest) for network, tensor in turn.inputs] for turn in turns]
         networks = [network for turn in turns for network in turn.networks]
         recorded = _Recorded(turns, inputs, networks, own)
-        again = self._per_set[sensors] > 0
-        self._per_set[sensors] += 1
+        again = self._per_set[sensors, self._level] > 0
+        self._per_set[sensors, self._level] += 1
         if not self._capture:
             return recorded
         try:

@@ -58,7 +58,7 @@ def engine_from_onnx(
         EngineError: The TensorRT engine cannot be built, differs too much from its FP32 reference, or is refused.
     """
     path = Path(path)
-    if _wants_tensorrt(config.backend, device):
+    if wants_tensorrt(config.backend, device):
         if path.suffix in PLAN_SUFFIXES:
             return _engine_from_plan(path, device=device, shapes=shapes, store=store)
         return _tensorrt_from_onnx(
@@ -136,7 +136,12 @@ def qualification_text(figures: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)}, {figures['samples']} samples"
 
 
-def _wants_tensorrt(backend: str, device: str) -> bool:
+def wants_tensorrt(backend: str, device: str) -> bool:
+    """Tells whether a back end means TensorRT for data on ``device``.
+
+    Raises:
+        DependencyError: It is asked for and cannot be had.
+    """
     if backend == "onnxruntime" or (backend == "auto" and not device.startswith("cuda")):
         return False
     problem = _tensorrt_problem()
@@ -204,6 +209,7 @@ def facts_of(stored: StoredPlan) -> dict[str, Any]:
         "precision": parts.get("options", {}).get("precision", "unknown"),
         "sha256": parts.get("onnx"),
         "key": stored.key,
+        "plan_bytes": len(stored.data),
         "foreign": stored.manifest["foreign"],
         "build": stored.manifest["facts"],
         "qualification": stored.manifest["qualification"],

@@ -10,19 +10,10 @@ import torch
 from torch.nn import functional
 
 from saccade.frame import CLASS_COUNT, SECTOR_COUNT
+from saccade.models.dataset import IMAGE_MEAN, IMAGE_STD, SCORING_NOISE
 from saccade.models.networks import RANGE_MAX, VERTICAL_FOV
 
 Tensors = dict[str, torch.Tensor]
-
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-"""Applied to RGB scaled to 0..1, as in the configuration's image input."""
-
-SCORING_NOISE = {
-    "camera": {"shot": 2.0, "read": 1.0},
-    "lidar": {"range_std": 0.01, "dropout": 0.01},
-}
-"""Sensor noise while scoring; units as in the sensors' noise sections of the configuration."""
 
 
 def image_noise(

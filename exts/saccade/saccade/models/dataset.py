@@ -54,6 +54,16 @@ SENSORS: dict[str, dict[str, Any]] = {
 }
 """The sensors as configured for rendering, without noise: training adds its own."""
 
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+"""Applied to RGB scaled to 0..1, as in the configuration's image input."""
+
+SCORING_NOISE = {
+    "camera": {"shot": 2.0, "read": 1.0},
+    "lidar": {"range_std": 0.01, "dropout": 0.01},
+}
+"""Sensor noise while scoring; units as in the sensors' noise sections of the configuration."""
+
 RANGE_STEP = 0.002
 """Resolution of stored ranges [m]."""
 
@@ -187,24 +197,46 @@ def shard_path(folder: Path, part: str, kind: str, seed: int) -> Path:
     return Path(folder) / part / f"{kind}_{seed}.npz"
 
 
-def load_part(folder: Path, kind: str, part: str) -> dict[str, np.ndarray]:
-    """Returns all samples of a part, concatenated; arrays as documented at :func:`write_shard`.
+def load_part(folder: Path, kind: str, part: str, *, at_most: int | None = None) -> dict[str, np.ndarray]:
+    """Returns the samples of a part, concatenated; arrays as documented at :func:`write_shard`.
+
+    Args:
+        folder: The dataset's folder.
+        kind: ``"camera"`` or ``"lidar"``.
+        part: One of :data:`PARTS`.
+        at_most: Takes only so many, as evenly from as many layouts as can be read in little time; ``None`` = all.
 
     Raises:
         ConfigurationError: A shard is missing or damaged; the text names it.
     """
+    manifest = read_manifest(folder)
+    seeds = manifest["seeds"][part]
+    each: int | None = None
+    if at_most is not None:
+        # From half of a layout's samples on, further layouts cost more time than they add.
+        layouts = min(len(seeds), max(1, -(-2 * at_most // int(manifest.get("poses") or POSES))))
+        seeds = [seeds[row] for row in np.unique(np.linspace(0, len(seeds) - 1, layouts).astype(int))]
+        each = -(-at_most // len(seeds))
     shards = []
-    for seed in read_manifest(folder)["seeds"][part]:
+    for seed in seeds:
         path = shard_path(folder, part, kind, seed)
         try:
-            shards.append(read_shard(path, kind))
+            shards.append(_some(read_shard(path, kind), each))
         except FileNotFoundError as error:
             raise ConfigurationError(
                 f"{path}: this part of the dataset is missing: start again, and it is rendered"
             ) from error
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, lzma.LZMAError) as error:
             raise ConfigurationError(f"{path}: damaged ({error}): delete it, and it is rendered again") from error
-    return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+    return {name: np.concatenate([shard[name] for shard in shards])[:at_most] for name in shards[0]}
+
+
+def _some(samples: dict[str, np.ndarray], count: int | None) -> dict[str, np.ndarray]:
+    have = len(samples["labels"])
+    if count is None or count >= have:
+        return samples
+    rows = np.unique(np.linspace(0, have - 1, count).astype(int))
+    return {name: array[rows] for name, array in samples.items()}
 
 
 def write_shard(path: Path, kind: str, samples: dict[str, np.ndarray]) -> None:

@@ -59,7 +59,7 @@ def export_network(
 
     trained = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format).eval()
     frozen = copy.deepcopy(trained)
-    _fold_normalisation(frozen)
+    fold_normalisation(frozen)
     if hasattr(frozen, "prepare_export"):
         frozen.prepare_export()
     sample = _sample(frozen)
@@ -135,7 +135,7 @@ def _run(path: Path, name: str, sample: Any) -> list[Any]:
     return session.run(None, {name: sample})
 
 
-def _fold_normalisation(network: nn.Module) -> None:
+def fold_normalisation(network: nn.Module) -> None:
     """Merges every batch normalisation into the convolution before it in the same ``Sequential``."""
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval

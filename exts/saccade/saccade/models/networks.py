@@ -9,13 +9,17 @@ shipped) comes from ``forward_training``.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from saccade.errors import ConfigurationError
 from saccade.frame import BACKGROUND, CLASS_COUNT, SECTOR_COUNT
+from saccade.models.blocks import BLOCKS, CircularConv, SqueezeExcite, normalised
 
 CAMERA_SHAPE = (3, 224, 224)
 """Channels, height [px], width [px] of the camera network's input."""
@@ -36,79 +40,31 @@ _GATE_CLOSED = 60.0  # taken from the gate's logit where no return came back
 _ABSENT = -30.0  # logit offset of a class that training never saw, so that one stray pixel cannot become a class
 
 
-def _normalised(convolution: nn.Conv2d, *, activation: bool = True) -> nn.Sequential:
-    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(convolution.out_channels, momentum=0.05)]
-    if activation:
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
+ARCHITECTURES = tuple(BLOCKS)
+"""What the networks can be built from; the first is what is shipped."""
 
-
-class SeparableBlock(nn.Module):
-    """Depthwise 3x3, then pointwise convolution; a residual where the shapes allow one."""
-
-    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, dilation: int = 1):
-        super().__init__()
-        self.depthwise = _normalised(
-            nn.Conv2d(channels_in, channels_in, 3, stride, dilation, dilation, groups=channels_in, bias=False)
-        )
-        self.residual = stride == 1 and channels_in == channels_out
-        self.pointwise = _normalised(nn.Conv2d(channels_in, channels_out, 1, bias=False), activation=not self.residual)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns features, shape ``(batch, channels_out, height / stride, width / stride)``."""
-        out = self.pointwise(self.depthwise(x))
-        return x + out if self.residual else out
-
-
-class CircularConv(nn.Module):
-    """A 3x3 convolution that wraps around along the columns, as azimuth does, and pads rows with zeros."""
-
-    def __init__(
-        self, channels_in: int, channels_out: int, *, stride: int = 1, groups: int = 1, activation: bool = True
-    ):
-        super().__init__()
-        self.stride = stride
-        self.wraps = True
-        self.convolution = _normalised(
-            nn.Conv2d(channels_in, channels_out, 3, stride, (1, 0), groups=groups, bias=False), activation=activation
-        )
-
-    def leave_wrapping(self) -> None:
-        """Pads columns with zeros from now on: its input carries the wrapped columns with it."""
-        self.wraps = False
-        self.convolution[0].padding = (1, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns features, shape ``(batch, channels_out, rows / stride, columns / stride)``."""
-        if not self.wraps:
-            return self.convolution(x)
-        # With stride 2 the last window ends on the last column: only the left side wraps.
-        parts = [x[..., -1:], x] if self.stride == 2 else [x[..., -1:], x, x[..., :1]]
-        return self.convolution(torch.cat(parts, dim=-1))
-
-
-class CircularBlock(nn.Module):
-    """A separable block whose depthwise convolution wraps around along the columns."""
-
-    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1):
-        super().__init__()
-        self.depthwise = CircularConv(channels_in, channels_in, stride=stride, groups=channels_in)
-        self.residual = stride == 1 and channels_in == channels_out
-        self.pointwise = _normalised(nn.Conv2d(channels_in, channels_out, 1, bias=False), activation=not self.residual)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns features, shape ``(batch, channels_out, rows / stride, columns / stride)``."""
-        out = self.pointwise(self.depthwise(x))
-        return x + out if self.residual else out
+# Widths of the stages, and of the decoder from coarse to fine, with which all have about as many parameters.
+_CAMERA_WIDTHS = {
+    "separable": ((24, 40, 80, 128, 176), (112, 80, 40, 24)),
+    "mobilenet": ((16, 24, 40, 56, 64), (56, 40, 24, 16)),
+    "efficientnet": ((16, 24, 40, 48, 56), (48, 32, 24, 16)),
+    "plain": ((16, 24, 32, 40, 64), (48, 32, 24, 16)),
+}
+_LIDAR_WIDTHS = {
+    "separable": (32, 64, 96, 128),
+    "mobilenet": (16, 24, 40, 48),
+    "efficientnet": (16, 24, 32, 48),
+    "plain": (16, 24, 40, 48),
+}
 
 
 class Fuse(nn.Module):
     """Doubles the coarse features, adds the projected skip connection, and refines the sum."""
 
-    def __init__(self, coarse: int, skip: int, channels_out: int, *, block: type[nn.Module], depth: int = 1):
+    def __init__(self, coarse: int, skip: int, channels_out: int, *, block: Callable[..., nn.Module], depth: int = 1):
         super().__init__()
-        self.reduce = _normalised(nn.Conv2d(coarse, channels_out, 1, bias=False), activation=False)
-        self.skip = _normalised(nn.Conv2d(skip, channels_out, 1, bias=False), activation=False)
+        self.reduce = normalised(nn.Conv2d(coarse, channels_out, 1, bias=False), activation=False)
+        self.skip = normalised(nn.Conv2d(skip, channels_out, 1, bias=False), activation=False)
         self.refine = nn.Sequential(*[block(channels_out, channels_out) for _ in range(depth)])
 
     def forward(self, coarse: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
@@ -130,22 +86,23 @@ class CameraNetwork(nn.Module):
     output_names = ("labels", "hazard")
     input_shape = CAMERA_SHAPE
 
-    def __init__(self, widths: tuple[int, int, int, int, int] = (24, 40, 80, 128, 176)):
+    def __init__(self, *, architecture: str = "separable"):
         super().__init__()
-        w2, w4, w8, w16, w32 = widths
-        self.stem = nn.Sequential(_normalised(nn.Conv2d(3, 16, 3, 2, 1, bias=False)), SeparableBlock(16, w2))
-        self.stage4 = nn.Sequential(SeparableBlock(w2, w4, stride=2), SeparableBlock(w4, w4))
-        self.stage8 = nn.Sequential(SeparableBlock(w4, w8, stride=2), *[SeparableBlock(w8, w8) for _ in range(2)])
-        self.stage16 = nn.Sequential(SeparableBlock(w8, w16, stride=2), *[SeparableBlock(w16, w16) for _ in range(3)])
-        self.stage32 = nn.Sequential(SeparableBlock(w16, w32, stride=2), *[SeparableBlock(w32, w32) for _ in range(2)])
+        block = BLOCKS[architecture]
+        (w2, w4, w8, w16, w32), (d16, d8, d4, d2) = _CAMERA_WIDTHS[architecture]
+        self.stem = nn.Sequential(normalised(nn.Conv2d(3, 16, 3, 2, 1, bias=False)), block(16, w2))
+        self.stage4 = nn.Sequential(block(w2, w4, stride=2), block(w4, w4))
+        self.stage8 = nn.Sequential(block(w4, w8, stride=2), *[block(w8, w8) for _ in range(2)])
+        self.stage16 = nn.Sequential(block(w8, w16, stride=2), *[block(w16, w16) for _ in range(3)])
+        self.stage32 = nn.Sequential(block(w16, w32, stride=2), *[block(w32, w32) for _ in range(2)])
         self.context = nn.Conv2d(w32, w32, 1)
-        self.fuse16 = Fuse(w32, w16, 112, block=SeparableBlock)
-        self.fuse8 = Fuse(112, w8, 80, block=SeparableBlock, depth=2)
-        self.fuse4 = Fuse(80, w4, 40, block=SeparableBlock)
-        self.fuse2 = Fuse(40, w2, 24, block=SeparableBlock)
-        self.labels = nn.Conv2d(24, CLASS_COUNT, 1)
-        self.proximity = nn.Sequential(SeparableBlock(80, 48), nn.Conv2d(48, 2, 1))
-        self.hazard_features = _normalised(nn.Conv2d(82, 16, 3, 2, 1, bias=False))
+        self.fuse16 = Fuse(w32, w16, d16, block=block)
+        self.fuse8 = Fuse(d16, w8, d8, block=block, depth=2)
+        self.fuse4 = Fuse(d8, w4, d4, block=block)
+        self.fuse2 = Fuse(d4, w2, d2, block=block)
+        self.labels = nn.Conv2d(d2, CLASS_COUNT, 1)
+        self.proximity = nn.Sequential(block(d8, 48), nn.Conv2d(48, 2, 1))
+        self.hazard_features = normalised(nn.Conv2d(d8 + 2, 16, 3, 2, 1, bias=False))
         cells = (PROXIMITY_SIZE // 2) ** 2
         self.hazard = nn.Sequential(
             nn.Linear(16 * cells + 2, 64), nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Linear(64, 1)
@@ -198,13 +155,12 @@ class LidarNetwork(nn.Module):
     output_names = ("labels", "clearance")
     input_shape = LIDAR_SHAPE
 
-    def __init__(
-        self, widths: tuple[int, int, int, int] = (32, 64, 96, 128), *, vertical_fov: tuple[float, float] = VERTICAL_FOV
-    ):
+    def __init__(self, *, architecture: str = "separable", vertical_fov: tuple[float, float] = VERTICAL_FOV):
         super().__init__()
+        block = partial(BLOCKS[architecture], circular=True)
         _, rows, columns = LIDAR_SHAPE
         self.rows, self.columns = rows, columns
-        self.halo = 0
+        self.halo, self.folded = 0, False
         low, high = (math.radians(angle) for angle in vertical_fov)
         elevation = torch.linspace(high, low, rows).repeat_interleave(columns).view(1, rows * columns)
         self.register_buffer("elevation", elevation)
@@ -214,30 +170,28 @@ class LidarNetwork(nn.Module):
         no_return = torch.zeros(1, CLASS_COUNT, 1, 1)
         no_return[:, BACKGROUND] = -2 * _ABSENT
         self.register_buffer("no_return_offset", no_return)
-        w1, w2, w4, w8 = widths
+        w1, w2, w4, w8 = _LIDAR_WIDTHS[architecture]
         self.stem = nn.Sequential(
-            _normalised(nn.Conv2d(_PLANES * _FOLD, w1, 1, bias=False)), CircularBlock(w1, w1), CircularBlock(w1, w1)
+            normalised(nn.Conv2d(_PLANES * _FOLD, w1, 1, bias=False)), block(w1, w1), block(w1, w1)
         )
-        self.stage2 = nn.Sequential(CircularBlock(w1, w2, stride=2), CircularBlock(w2, w2))
-        self.stage4 = nn.Sequential(CircularBlock(w2, w4, stride=2), *[CircularBlock(w4, w4) for _ in range(2)])
-        self.stage8 = nn.Sequential(CircularBlock(w4, w8, stride=2), *[CircularBlock(w8, w8) for _ in range(3)])
-        self.fuse4 = Fuse(w8, w4, w4, block=CircularBlock)
-        self.fuse2 = Fuse(w4, w2, w2, block=CircularBlock)
-        self.fuse1 = Fuse(w2, w1, w1, block=CircularBlock)
+        self.stage2 = nn.Sequential(block(w1, w2, stride=2), block(w2, w2))
+        self.stage4 = nn.Sequential(block(w2, w4, stride=2), *[block(w4, w4) for _ in range(2)])
+        self.stage8 = nn.Sequential(block(w4, w8, stride=2), *[block(w8, w8) for _ in range(3)])
+        self.fuse4 = Fuse(w8, w4, w4, block=block)
+        self.fuse2 = Fuse(w4, w2, w2, block=block)
+        self.fuse1 = Fuse(w2, w1, w1, block=block)
         # Per return: the label logits, the gate's logit and a correction of the distance.
         self.head = nn.Conv2d(w1 + _PLANES * _FOLD, (CLASS_COUNT + 2) * _FOLD, 1)
 
     @torch.no_grad()
     def prepare_export(self) -> None:
-        """Turns it into the same function with fewer operations; for the file, not for training.
+        """Turns it into the same function with fewer operations; for the file, not for training. Twice is once.
 
-        The grid is wrapped once, by more columns than any output looks at, instead of before every convolution; what is
-        added to the logits of returns that did not come back goes into the head, which knows them.
+        What is added to the logits of returns that did not come back goes into the head, which knows them, and the grid
+        is wrapped once (:meth:`wrap_once`).
         """
-        self.halo = _HALO
-        for module in self.modules():
-            if isinstance(module, CircularConv):
-                module.leave_wrapping()
+        if self.folded:
+            return
         valid = self.head.in_channels - _PLANES * _FOLD + _VALID * _FOLD
         absent = torch.cat([self.no_return_offset.flatten(), torch.tensor([-_GATE_CLOSED, 0.0])])
         offset = torch.cat([self.class_offset.flatten(), torch.zeros(2)])
@@ -245,6 +199,21 @@ class LidarNetwork(nn.Module):
             for column in range(_FOLD):
                 self.head.weight[output * _FOLD + column, valid + column, 0, 0] -= added
                 self.head.bias[output * _FOLD + column] += added + always
+        self.wrap_once()
+
+    def wrap_once(self) -> None:
+        """Takes weights as they are in a file, whose head holds the offsets and whose convolutions do not wrap.
+
+        The grid is wrapped once, by more columns than any output looks at, instead of before every convolution. Where
+        something looks at all columns (squeeze-and-excite), it would see those twice: the convolutions go on wrapping.
+        """
+        self.folded = True
+        if any(isinstance(module, SqueezeExcite) for module in self.modules()):
+            return
+        self.halo = _HALO
+        for module in self.modules():
+            if isinstance(module, CircularConv):
+                module.leave_wrapping()
 
     def planes(self, range_image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns input planes ``(batch, 7, 32, 1024)``, horizontal distances [m] and the mask of no-returns.
@@ -282,7 +251,7 @@ class LidarNetwork(nn.Module):
         labels = out[:, : CLASS_COUNT * count].reshape(-1, CLASS_COUNT, rows, columns)
         gate, correction = out[:, CLASS_COUNT * count : -count], out[:, -count:]
         near = gate
-        if not self.halo:
+        if not self.folded:
             labels = labels + self.class_offset + no_return.reshape(-1, 1, rows, columns) * self.no_return_offset
             near = gate - _GATE_CLOSED * no_return
         clearance = self.clearance(horizontal + 0.3 * torch.tanh(correction), near)
@@ -321,9 +290,11 @@ class LidarNetwork(nn.Module):
         return out["labels"], out["clearance"]
 
 
-def network_from_kind(kind: str) -> CameraNetwork | LidarNetwork:
-    """Returns a new network with random weights for ``"camera"`` or ``"lidar"``."""
-    return {"camera": CameraNetwork, "lidar": LidarNetwork}[kind]()
+def network_from_kind(kind: str, *, architecture: str = "separable") -> CameraNetwork | LidarNetwork:
+    """Returns a new network with random weights for ``"camera"`` or ``"lidar"``, of one of :data:`ARCHITECTURES`."""
+    if architecture not in ARCHITECTURES:
+        raise ConfigurationError(f"architecture {architecture!r}: expected one of {', '.join(ARCHITECTURES)}")
+    return CameraNetwork(architecture=architecture) if kind == "camera" else LidarNetwork(architecture=architecture)
 
 
 def exclude_absent_classes(network: nn.Module, present: list[bool]) -> None:

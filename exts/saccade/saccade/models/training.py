@@ -27,7 +27,13 @@ from saccade.frame import CLASS_COUNT, CLASSES
 from saccade.models import augmentation, dataset, scores
 from saccade.models.card import goals_met, write_card
 from saccade.models.export import OPSET, export_network
-from saccade.models.networks import count_multiply_adds, count_parameters, exclude_absent_classes, network_from_kind
+from saccade.models.networks import (
+    ARCHITECTURES,
+    count_multiply_adds,
+    count_parameters,
+    exclude_absent_classes,
+    network_from_kind,
+)
 from saccade.models.progress import Report, console_report, silent
 
 Kind = Literal["camera", "lidar"]
@@ -76,6 +82,7 @@ def train(
     device: str = "auto",
     cache: Path | None = None,
     time_limit_minutes: float = 40.0,
+    architecture: str = "separable",
     note: str = "",
     progress: bool = True,
 ) -> TrainingResult:
@@ -93,6 +100,7 @@ def train(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         cache: Folder of a rendered dataset, or where datasets are kept; ``None`` = the user's cache folder.
         time_limit_minutes: Wall time for rendering and training together [min]; the learning rate ends in time.
+        architecture: What the network is built from, one of :data:`saccade.models.networks.ARCHITECTURES`.
         note: A sentence for the card.
         progress: Draw progress bars on stderr.
 
@@ -109,18 +117,18 @@ def train(
     with console_report() if progress else _quiet() as report:
         data = dataset.ensure_dataset(kind, cache=cache, data_seed=data_seed, scenes=scenes, poses=poses, report=report)
         rendered = time.monotonic()
-        parts = {part: _tensors(dataset.load_part(data, kind, part), place) for part in dataset.PARTS}
-        network = network_from_kind_seeded(kind, seed).to(place)
+        parts = {part: tensors_from(dataset.load_part(data, kind, part), place) for part in dataset.PARTS}
+        network = network_from_kind_seeded(kind, seed, architecture=architecture).to(place)
         # Scoring and export take their share of the time, too.
         limit = max(30.0, time_limit_minutes * 60 - (rendered - began) - 60)
-        run = _Run(kind, network, parts, place, seed=seed, limit=limit)
+        run = Run(kind, network, parts, place, seed=seed, limit=limit)
         on_gpu = place.type == "cuda"
         curves = run.fit(epochs=epochs or (80 if on_gpu else 24), batch=batch or (32 if on_gpu else 16), report=report)
     trained = time.monotonic()
     minutes = {"render": (rendered - began) / 60, "train": (trained - rendered) / 60}
     card = run.card(data, curves, minutes, note=note, data_seed=data_seed)
     output = Path(output)
-    metadata = {"kind": kind, "data_seed": str(data_seed), "seed": str(seed)}
+    metadata = {"kind": kind, "data_seed": str(data_seed), "seed": str(seed), "architecture": architecture}
     # Exports first: a card never describes files that are not there.
     model = export_network(run.average, output / f"{kind}.onnx", metadata=metadata)
     dynamic = export_network(run.average, output / f"{kind}_dynamic.onnx", dynamic_batch=True, metadata=metadata)
@@ -144,17 +152,18 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def network_from_kind_seeded(kind: str, seed: int) -> nn.Module:
+def network_from_kind_seeded(kind: str, seed: int, *, architecture: str = "separable") -> nn.Module:
     """Returns a new network whose weights depend on ``seed`` alone."""
     torch.manual_seed(seed)
-    return network_from_kind(kind)
+    return network_from_kind(kind, architecture=architecture)
 
 
-def _tensors(arrays: dict[str, np.ndarray], place: torch.device) -> augmentation.Tensors:
+def tensors_from(arrays: dict[str, np.ndarray], place: torch.device) -> augmentation.Tensors:
+    """Returns arrays as tensors on a device."""
     return {name: torch.from_numpy(np.ascontiguousarray(array)).to(place) for name, array in arrays.items()}
 
 
-class _Run:
+class Run:
     """One training run: the network, its running average, and the data on the device."""
 
     def __init__(
@@ -176,6 +185,8 @@ class _Run:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         if place.type == "cuda" or kind == "camera":
             network.to(memory_format=torch.channels_last)
+        self.masks: dict[str, torch.Tensor] = {}
+        """Where given, by name of the parameter: which weights may differ from zero."""
         self.average = copy.deepcopy(network).eval()
         self.setup: dict[str, Any] = {}
 
@@ -184,8 +195,10 @@ class _Run:
         labels = samples["labels"] if self.kind == "camera" else samples["labels"][samples["ranges"] > 0]
         return labels.flatten().to(torch.int32)
 
-    def fit(self, *, epochs: int, batch: int, report: Report) -> dict[str, list[dict[str, float]]]:
-        """Trains and returns the curves."""
+    def fit(
+        self, *, epochs: int, batch: int, report: Report, rate: float | None = None
+    ) -> dict[str, list[dict[str, float]]]:
+        """Trains and returns the curves; ``rate`` is the peak of the learning rate, ``None`` = that of new networks."""
         samples = self.parts["train"]
         count = len(samples["labels"])
         batch = min(batch, count)
@@ -195,7 +208,7 @@ class _Run:
         noise = torch.Generator(device=self.place).manual_seed(self.seed + 1)
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
         plain = [p for p in self.network.parameters() if p.ndim <= 1]
-        peak = _RATES[self.kind]
+        peak = rate or _RATES[self.kind]
         optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
             lr=peak,
@@ -265,6 +278,11 @@ class _Run:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         optimizer.step()
+        if self.masks:
+            with torch.no_grad():
+                for name, parameter in self.network.named_parameters():
+                    if name in self.masks:
+                        parameter.mul_(self.masks[name])
         return loss.detach()
 
     def _laid_out(self, image: torch.Tensor) -> torch.Tensor:
@@ -446,6 +464,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--time-limit", type=float, default=40.0, help="minutes for rendering and training together")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     parser.add_argument("--note", default="")
     options = vars(parser.parse_args(arguments))
     options["time_limit_minutes"] = options.pop("time_limit")

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
 UNNAMED = ""
 """The name of the samples of a folder, which does not say which input they are for; the network must have one."""
 
+_STRIDE = 10
+"""Batches after which what was measured is summed up, so that memory stays small."""
+
 _QUANTIZE_OPSET = 13
 """The first ONNX opset with a scale per channel."""
 
@@ -38,13 +41,16 @@ def quantized_from_float(
     allow_few: bool = False,
     operators: Sequence[str] = OPERATORS,
     method: str = "minmax",
+    percentile: float = 99.99,
+    keep: Collection[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> onnx.ModelProto:
     """Returns a copy of ``model`` with explicit Q/DQ pairs: int8, symmetric, weights with a scale per channel.
 
     Constants are folded and batch normalisations merged first, since a bias behind an Identity is no constant to
     TensorRT. Biases stay float, and of a residual sum only one side is quantized, so that the convolution before it and
-    the sum become one kernel.
+    the sum become one kernel. Other sums stay in float: nothing would become faster, and what they add up may be metres
+    that eight bits cannot hold.
 
     Args:
         model: A float32 network; left unchanged.
@@ -52,6 +58,8 @@ def quantized_from_float(
         allow_few: Accepts fewer than :data:`FEWEST_SAMPLES` samples.
         operators: Operator types to quantize.
         method: How a range follows from the samples: ``"minmax"``, ``"entropy"`` or ``"percentile"``.
+        percentile: Share of the values that a range holds with ``"percentile"`` [%].
+        keep: Operator types and names of nodes that stay in float.
         say: Told what is going on.
 
     Raises:
@@ -66,6 +74,7 @@ def quantized_from_float(
         raise DependencyError(f"precision int8 needs onnx and ONNX Runtime ({error}): pip install onnx") from error
     say = say or (lambda text: None)
     folded = simplified(model)
+    excluded = [*kept_nodes(folded, keep), *(node.name for node in folded.graph.node if not _worth(folded, node))]
     fitted = fitted_samples(samples, _input_shapes(folded), allow_few=allow_few)
     count = len(next(iter(fitted.values())))
     say(f"measuring activations on {count} samples")
@@ -82,14 +91,17 @@ def quantized_from_float(
             quantization.quantize_static(
                 folded,
                 quantized,
-                _reader(quantization, fitted, _input_shapes(folded)),
+                _reader(quantization, fitted, _input_shapes(folded), say),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=list(operators),
+                nodes_to_exclude=excluded,
                 per_channel=True,
                 activation_type=quantization.QuantType.QInt8,
                 weight_type=quantization.QuantType.QInt8,
                 calibrate_method=methods[method],
                 extra_options={
+                    "CalibStridedMinMax": _STRIDE,
+                    "CalibPercentile": percentile,
                     "ActivationSymmetric": True,
                     "WeightSymmetric": True,
                     # TensorRT takes float weights behind Q and DQ in every version, int8 weights only in newer ones.
@@ -141,6 +153,49 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     del folded.opset_import[:]
     folded.opset_import.extend(entry for entry in model.opset_import if entry.domain in _domains(folded))
     return folded
+
+
+def kept_nodes(model: onnx.ModelProto, keep: Collection[str]) -> list[str]:
+    """Returns the names of the nodes that operator types and names of nodes mean.
+
+    Raises:
+        ConfigurationError: ``keep`` names what the network does not have.
+    """
+    operators = {node.op_type for node in model.graph.node}
+    names = {node.name for node in model.graph.node}
+    if unknown := set(keep) - operators - names:
+        raise ConfigurationError(
+            f"keep: {', '.join(sorted(unknown))}: neither an operator nor a node of this network; its operators are "
+            f"{', '.join(sorted(operators))}"
+        )
+    return [node.name for node in model.graph.node if node.op_type in keep or node.name in keep]
+
+
+def quantized_nodes(model: onnx.ModelProto) -> list[str]:
+    """Returns the names of the nodes that read int8, in the order of the graph."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type not in _PAIR and any(_dequantized(makers, name) is not None for name in node.input)
+    ]
+
+
+def without_quantization(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
+    """Returns a copy of a quantized network in which the named nodes read float again; the others are as they were."""
+    import onnx
+
+    freed = onnx.ModelProto()
+    freed.CopyFrom(model)
+    makers = {name: node for node in freed.graph.node for name in node.output}
+    for node in freed.graph.node:
+        if node.name in nodes and node.op_type not in _PAIR:
+            for index, name in enumerate(node.input):
+                source = _dequantized(makers, name)
+                if source is not None:
+                    node.input[index] = source
+    _drop_unused(freed)
+    return freed
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
@@ -221,10 +276,10 @@ def fitted_samples(
     return dict(samples)
 
 
-def batches(samples: Mapping[str, np.ndarray], size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yields float32 batches of ``size`` samples; the last one is filled up from the start."""
+def batches(samples: Mapping[str, np.ndarray], size: int, *, first: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Yields float32 batches of ``size`` samples from ``first`` on; the last one is filled up from the start."""
     count = len(next(iter(samples.values())))
-    for start in range(0, count, size):
+    for start in range(first, max(count, first + 1), size):
         rows = np.arange(start, start + size) % count
         yield {name: np.ascontiguousarray(array[rows], np.float32) for name, array in samples.items()}
 
@@ -256,19 +311,56 @@ def _input_shapes(model: onnx.ModelProto) -> dict[str, list[int | None]]:
     }
 
 
-def _reader(quantization: Any, samples: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[int | None]]) -> Any:
+def _reader(
+    quantization: Any,
+    samples: Mapping[str, np.ndarray],
+    shapes: Mapping[str, Sequence[int | None]],
+    say: Callable[[str], None],
+) -> Any:
     size = next(iter(shapes.values()))[0] or 1
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Hands ONNX Runtime one batch after the other."""
+        """Hands ONNX Runtime one batch after the other; filled up from the start to a multiple of :data:`_STRIDE`."""
 
         def __init__(self) -> None:
-            self._batches = batches(samples, size)
+            count = len(next(iter(samples.values())))
+            self._count = -(-count // (size * _STRIDE)) * _STRIDE if count > size * _STRIDE else _STRIDE
+            self.set_range(0, self._count)
+
+        def __len__(self) -> int:
+            return self._count
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._next, self._end = start_index, end_index
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self._batches, None)
+            if self._next >= self._end:
+                return None
+            self._next += 1
+            say(f"measuring activations {self._next}/{self._count}")
+            return next(batches(samples, size, first=(self._next - 1) * size))
 
     return Reader()
+
+
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+
+
+def _dequantized(makers: Mapping[str, Any], name: str) -> str | None:
+    """Returns the float tensor behind the Q/DQ pair that makes ``name``; ``None`` where none does."""
+    dequantize = makers.get(name)
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return None
+    quantize = makers.get(dequantize.input[0])
+    return quantize.input[0] if quantize is not None and quantize.op_type == "QuantizeLinear" else None
+
+
+def _worth(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """Whether quantizing a node makes anything faster: of the sums only those that fuse with a convolution."""
+    if node.op_type != "Add":
+        return True
+    convolved = {name for other in model.graph.node if other.op_type == "Conv" for name in other.output}
+    return any(name in convolved for name in node.input)
 
 
 def _free_residual_sums(model: onnx.ModelProto) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from saccade.telemetry.statistics import percentile
 
-__all__ = ["QUANTITIES", "GpuSampler", "ThinnedSeries"]
+__all__ = ["QUANTITIES", "GpuSampler", "ThinnedSeries", "device_handle"]
 
 MAX_POINTS = 600
 """Points of the time series that is kept for the report."""
@@ -343,6 +343,14 @@ def _handle(nvml: Any, pci_bus_id: str | None, device_index: int) -> Any:
     except nvml.NVMLError as error:
         raise _Absent(f"NVML does not find the GPU at {pci_bus_id}: {error}") from error
     raise _Absent(f"NVML knows {count} GPU{'' if count == 1 else 's'}, and none of them at {pci_bus_id}")
+
+
+def device_handle(nvml: Any, device_index: int) -> tuple[Any, str | None]:
+    """Returns NVML's handle of a CUDA device as this process numbers it, or ``None`` and why there is none."""
+    try:
+        return _handle(nvml, None, device_index), None
+    except _Absent as error:
+        return None, str(error)
 
 
 def _visible_device(index: int) -> tuple[str, str]:

@@ -112,6 +112,27 @@ class ContactFields(TypedDict):
     other: str
 
 
+class SwitchFields(TypedDict):
+    """A change of precision that holds from this decision on."""
+
+    __pydantic_config__ = _RELAXED  # type: ignore[misc]
+    time_s: Number
+    source: str
+    target: str
+    kind: Literal["load", "relax", "no_help", "fault"]
+    reason: str
+
+
+class AdaptiveFields(TypedDict):
+    """Which precision made the decision."""
+
+    __pydantic_config__ = _RELAXED  # type: ignore[misc]
+    precision: str
+    load_percent: Number
+    memory_percent: Number
+    switch: SwitchFields | None
+
+
 class FrameFields(TypedDict):
     """One sensor frame."""
 
@@ -134,6 +155,7 @@ class FrameFields(TypedDict):
     pose: Annotated[list[Number], Field(min_length=3, max_length=3)]
     distance: Number
     contacts: list[ContactFields]
+    adaptive: NotRequired[AdaptiveFields]
 
 
 class End(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import shutil
 import time
@@ -30,6 +31,7 @@ from saccade.telemetry.recorder import (
 )
 from saccade.telemetry.taps import Taps
 from saccade.validation.accuracy_budgets import judged_budgets
+from saccade.validation.adaptive import AdaptiveControl
 from saccade.validation.documents import header_of, json_text, now_text, run_document
 from saccade.validation.interrupt import Interrupt, signals_to
 from saccade.validation.progress import RunProgress
@@ -242,18 +244,26 @@ class RunSession:
         """What leaves the GPU beside the results, by name: bytes and count so far."""
         self.sampler: GpuSampler | None = None
         self.watch = watch
+        self.adaptive: AdaptiveControl | None = None
 
     def opening(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> Generator[str, float | None, None]:
         """Opens networks, simulator and the ROS 2 bridge; the turns are those of :func:`validation_turns`."""
         config = loaded.config
         device = device_for(config)
+        options: dict[str, Any] = {}
+        if config.engine.adaptive is not None and config.networks:
+            self.adaptive = AdaptiveControl(loaded, device=device)
         for name, network in config.networks.items():
             say(f"loading network {name}")
             path = loaded.model_path(name)
+            if self.adaptive is not None:
+                options["opener"] = self.adaptive.opener(name)
             self.networks[name] = Network(
-                name, network, path, sensors=config.sensors, engine=config.engine, device=device, say=say
+                name, network, path, sensors=config.sensors, engine=config.engine, device=device, say=say, **options
             )
             self._opened()
+        if self.adaptive is not None:
+            self.adaptive.attach(self.networks)
         yield APPLICATION
         self.simulator = simulator_for(loaded, say, stepped=self.stepped, attach=self._attach)
         replay = config.simulator.backend == "replay"
@@ -322,6 +332,8 @@ class RunSession:
             facts["execution"]["physics"] = simulator.get("physics")
             taps = {name: tap() for name, tap in self.taps.items()}
             facts["residency"]["taps"] = {name: tap for name, tap in taps.items() if tap["count"]}
+        if self.adaptive is not None and self.adaptive.policy is not None:
+            facts["adaptive"] = self.adaptive.facts()
         if self.sampler is not None:
             facts.update(gpu=self.sampler.facts(), gpu_series=self.sampler.series, profile=profile_facts())
         return facts
@@ -353,7 +365,8 @@ def _run(
 ) -> Generator[str, float | None, Outcome]:
     simulator = session.simulator
     assert simulator is not None
-    observers: list[Observer] = [keeper, progress]
+    adaptive = session.adaptive
+    observers: list[Observer] = [*([adaptive] if adaptive is not None else ()), keeper, progress]
     thresholds = {name: network.config.decoder.hazard_threshold for name, network in session.networks.items()}
     controller: Controller = ReflexController(
         config.controller, hazard_thresholds=thresholds, route=getattr(simulator, "route", ())
@@ -417,6 +430,7 @@ def _run(
         reset=bridge.reset if bridge is not None else lambda state: False,
         execution=execution,
         stepped=session.stepped,
+        adaptive=adaptive,
     )
     clear_profile()
     session.sampler = GpuSampler(_ordinal(simulator.device))
@@ -424,7 +438,7 @@ def _run(
     interrupt.running = True
     outcome = None
     try:
-        with session.sampler:
+        with session.sampler, adaptive.monitor if adaptive is not None else contextlib.nullcontext():
             if bridge is not None:
                 yield WORK
                 bridge.wait_for_controller(say=say, stopped=lambda: interrupt.requested)

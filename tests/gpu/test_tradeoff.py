@@ -1,0 +1,80 @@
+"""The trade-off and adaptive precision on a GPU: TensorRT engines in captured graphs, energy, memory, load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import warp as wp
+import yaml
+from tests.end_to_end import configuration, make_folder, run_here
+
+from saccade.configuration import load_configuration
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> tuple[Path, Path]:
+    """A configuration, and a run of it that was recorded on the CPU."""
+    if not wp.is_cuda_available():
+        pytest.skip("no CUDA device")
+    pytest.importorskip("tensorrt")
+    room = make_folder(tmp_path_factory.mktemp("room"))
+    summary = run_here(room, tmp_path_factory.mktemp("runs"), "record.sensors=true", "run.warmup=10", frames=80)
+    document = configuration(simulator={"device": "cuda"}, engine={"backend": "tensorrt"})
+    path = room / "gpu.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path, Path(summary["directory"])
+
+
+def test_a_sweep_measures_graphs_energy_and_memory(recorded, tmp_path):
+    from saccade.validation.tradeoff import measure_tradeoff, with_tradeoff
+
+    path, run = recorded
+    loaded = with_tradeoff(
+        load_configuration(path), precisions=["fp32", "fp16"], recordings=[str(run)] * 5, frames=20, warmup=5,
+        calibration=None, networks=["camera"],
+    )  # fmt: skip
+    import numpy as np
+
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, image=np.random.default_rng(0).normal(size=(120, 3, 16, 16)).astype(np.float32))
+    result = measure_tradeoff(with_tradeoff(loaded, calibration=str(samples)), out=tmp_path / "sweep")
+    assert result["complete"]
+    entries = {entry["key"]: entry for entry in result["candidates"]}
+    assert set(entries) == {"camera-fp32", "camera-fp16"}
+    for entry in entries.values():
+        assert entry["device"].startswith("cuda") and entry["engine"]["engine"] == "tensorrt"
+        assert entry["plan_bytes"] > 0 and entry["memory_bytes"] is not None
+        energy = entry["energy_per_frame"]
+        assert energy["value"] is None or energy["value"] > 0
+        assert energy["value"] is not None or energy["reason"]
+    assert entries["camera-fp16"]["agreement"] > 0.95
+
+
+def test_a_graph_per_precision_is_replayed_and_a_switch_captures_nothing(recorded, tmp_path):
+    from saccade.validation.adaptive_experiment import run_experiment
+
+    path, run = recorded
+    loaded = load_configuration(path, overrides=["engine.adaptive={precisions: [fp32, fp16]}"])
+    result = run_experiment(loaded, out=tmp_path, recording=run, frames=72, rate=20.0)
+    found = result["runs"]["adaptive"]
+    assert found["non_finite"] == 0 and found["frames"] == 72
+    shares = [value for value in found["series"]["load_percent"] if value is not None]
+    assert shares or found["adaptive"]["load_absent"]
+
+
+def test_adaptive_runs_in_graphs_of_the_whole_run(recorded, tmp_path):
+    path, run = recorded
+    overrides = [
+        "engine.adaptive={precisions: [fp32, fp16], deadline_ms: 0.001}", "run.warmup=10",
+        f"simulator.recording={run}", "simulator.backend=replay",
+    ]  # fmt: skip
+    from saccade.validation.run import validate
+
+    summary = validate(load_configuration(path, overrides=overrides, frames=40), out=tmp_path)
+    execution = summary["execution"]
+    assert execution["mode"] == "graph" and execution["captures"] == 2 and execution["recaptures"] == 0
+    assert execution["replays"] == 50
+    assert summary["adaptive"]["switches"] or summary["adaptive"]["notes"]
