@@ -125,7 +125,7 @@ def test_config_list_has_shipped_and_own(folder, capfd):
     (folder / "config" / "mine.yaml").write_text(CONFIGURATION + "description: My own room.\n")
     (folder / "config" / "broken.yaml").write_text("scene: [\n")
     rows = {row["name"]: row for row in json.loads(call("config", "list", "--json", capfd=capfd)[1])}
-    assert set(rows) == {"warehouse", "corridor", "mine", "broken"}
+    assert set(rows) == {"warehouse", "corridor", "isaac", "mine", "broken"}
     assert rows["mine"]["description"] == "My own room."
     assert "cannot be used: config/broken.yaml:2: not valid YAML" in rows["broken"]["description"]
     out = call("config", "list", capfd=capfd)[1]

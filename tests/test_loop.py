@@ -1,5 +1,6 @@
 """The loop: what is delivered, stamped, scored, delayed and recorded, and what it does not allocate."""
 
+import time
 import tracemalloc
 
 import numpy as np
@@ -276,6 +277,26 @@ def test_a_simulator_that_does_not_act_keeps_no_record_waiting(tmp_path):
 
     run(tmp_path, config, simulator, sink=sink, observers=[observe])
     assert set(waiting) == {0}
+
+
+def test_a_stop_that_waits_is_in_no_frames_latency(tmp_path):
+    """A pause over ROS 2 waits there: it comes before a step, whose state is then sensed at once."""
+    config = configuration(frames=4, warmup=0)
+    waited = []
+
+    def stop():
+        waited.append(now_ns())
+        time.sleep(0.05)
+        waited.append(now_ns())
+
+    _, sink, _ = run(tmp_path, config, stop=stop)
+    pauses = list(zip(waited[::2], waited[1::2], strict=True))
+    assert len(pauses) > 4
+    for record in sink:
+        stamps = record["stamps"]
+        # the first stop is asked before the first frame, whose state is that of the opening
+        inside = [start for start, end in pauses[1:] if stamps["sim_state"] < end and start < stamps["decided"]]
+        assert not inside, "from the state to the decision nothing was waited for"
 
 
 def test_reset_between_frames(tmp_path):

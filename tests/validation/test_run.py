@@ -37,7 +37,8 @@ from tests.end_to_end import (
 from saccade.configuration import load_configuration
 from saccade.errors import RecordError
 from saccade.telemetry.record import read_frames
-from saccade.validation.run import Interrupt, _signals, validate
+from saccade.validation.interrupt import Interrupt, signals_to
+from saccade.validation.run import validate
 
 FRAMES, WARMUP = 10, 2
 
@@ -425,7 +426,7 @@ def test_a_signal_in_a_callback_that_cannot_raise_leaves_no_traceback(monkeypatc
 
     reported = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(str(unraisable.exc_value)))
-    with _signals(Interrupt()):
+    with signals_to(Interrupt()):
         for error in (KeyboardInterrupt(), ValueError("a real one")):
             target = Target()
             reference = weakref.ref(target, dies(error))

@@ -6,7 +6,7 @@ import gc
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -15,10 +15,15 @@ from saccade.controller import Controller
 from saccade.execution import Execution, FrameStage, execution_for
 from saccade.frame import Command, Frame, GroundTruth, Result, SimState, now_ns
 from saccade.network import Network
-from saccade.simulators.base import Resettable, Simulator
+from saccade.simulators.base import Resettable, Simulator, SteppedSimulator
 
 WARMUP = "warmup"
 JUDGED = "judged"
+
+STAND = "stand"
+"""A turn of :meth:`PerceptionLoop.steps` that ended where the run may stand still."""
+UPDATE = "update"
+"""A turn that ended where the application has to advance the simulator."""
 
 MAX_UNAPPLIED = 64
 """Decisions that may wait for their effect before their records are written without it."""
@@ -77,6 +82,8 @@ class Outcome:
     wall_s: float = 0.0
     simulated_s: float = 0.0
     first_state: SimState = field(default_factory=SimState)
+    pauses: list[tuple[int, float]] = field(default_factory=list)
+    """Where the run was made to stand still: the last decision before it (-1 = none), and for how long [s]."""
 
 
 class PerceptionLoop:
@@ -100,6 +107,7 @@ class PerceptionLoop:
             simulator must be able to (``reset``).
         stages: Users' own work on the GPU as part of every frame.
         execution: How frames become results; ``None`` takes what fits where sensors and engines are.
+        stepped: Whether the simulator's application makes its steps, between the turns of :meth:`steps`.
         adaptive: Says which precision made a decision, where that changes during the run.
     """
 
@@ -118,8 +126,10 @@ class PerceptionLoop:
         reset: Callable[[SimState], bool] = lambda state: False,
         stages: Sequence[FrameStage] = (),
         execution: Execution | None = None,
+        stepped: bool = False,
         adaptive: AdaptiveFields | None = None,
     ) -> None:
+        self._stepped = stepped
         self._config = config
         self._simulator = simulator
         self._networks = dict(networks)
@@ -144,23 +154,41 @@ class PerceptionLoop:
         Returns:
             How it ended; records still waiting for their effect have been handed to the sink.
         """
+        steps = self.steps(state)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    def steps(self, state: SimState) -> Generator[str, float | None, Outcome]:
+        """Does the same turn by turn, for an application that has other work to do in between.
+
+        Turns end with :data:`STAND` where a decision is made and recorded and nothing is under way: the one place
+        where a run can stand still without a frame growing old. What is sent in is for how long it was made to stand
+        [s]; a simulation that keeps up with the wall clock does not catch up with that. Where the application advances
+        the simulator (:class:`~saccade.simulators.base.SteppedSimulator`), turns also end with :data:`UPDATE`: the next
+        one comes after the application's next update.
+
+        Returns:
+            How it ended, as the generator's value.
+        """
         config = self._config
         wanted = config.run.warmup + config.run.frames
         outcome = Outcome(first_state=state)
         start_wall = time.perf_counter()
+        stood = 0.0
         start_sim = state.sim_time
-        realtime = config.simulator.pace == "realtime"
         command: Command | None = None
+        stepped = self._simulator if self._stepped and isinstance(self._simulator, SteppedSimulator) else None
+        realtime = config.simulator.pace == "realtime" and stepped is None
         # What was loaded (USD, physics, networks) lives as long as the run: a full collection that walks through
         # all of it in mid-run would cost a frame its deadline.
         gc.collect()
         gc.freeze()
         try:
-            while outcome.ticks < wanted:
-                ended = self._stop()
-                if ended is not None:
-                    outcome.reason, outcome.message = ended
-                    break
+            ended = self._stop()
+            while ended is None and outcome.ticks < wanted:
                 if self._reset(state):
                     state = cast(Resettable, self._simulator).reset()
                     self._controller.reset()
@@ -170,9 +198,30 @@ class PerceptionLoop:
                     phase = WARMUP if outcome.ticks < config.run.warmup else JUDGED
                     command = self._tick(outcome.ticks, phase, state, frames)
                     outcome.ticks += 1
+                paused = yield STAND
+                if paused:
+                    stood += paused
+                    outcome.pauses.append((outcome.ticks - 1, paused))
+                if outcome.ticks < wanted:
+                    # Asked before the step, as it may wait here (a pause over ROS 2): the state of a step is sensed at
+                    # once.
+                    ended = self._stop()
+                    if ended is not None:
+                        break
+                if stepped is not None:
+                    stepped.begin_step(command)
+                    yield UPDATE
+                    while ended is None and not stepped.step_done():
+                        # Its user has stopped the clock: it may never go on.
+                        yield UPDATE
+                        ended = self._stop()
+                    if ended is not None:
+                        break
                 state = self._step(command)
                 if realtime:
-                    state = self._catch_up(state, start_wall, start_sim)
+                    state = self._catch_up(state, start_wall + stood, start_sim)
+            if ended is not None:
+                outcome.reason, outcome.message = ended
         finally:
             gc.unfreeze()
             self._flush(everything=True)

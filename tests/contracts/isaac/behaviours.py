@@ -185,8 +185,19 @@ class _Timeline:
     def set_end_time(self, seconds):
         self._world.end_time = seconds
 
+    def set_time_codes_per_second(self, rate):
+        self._world.set_rendering_dt(1.0 / rate)
+
     def set_looping(self, value):
         self._world.looping = bool(value)
+
+
+class _LoopRunner:
+    def set_manual_step_size(self, seconds):
+        self._world.manual_dt = seconds
+
+    def set_manual_mode(self, on):
+        self._world.events.append(f"manual mode {on}")
 
 
 def _execute(world, name, **kwargs):
@@ -526,6 +537,9 @@ MODELS: dict[str, Any] = {
     ),
     "omni.timeline": SimpleNamespace(
         get_timeline_interface=lambda world: _made("ITimeline", world, "omni.timeline"), ITimeline=_Timeline
+    ),
+    "omni.kit.loop._loop": SimpleNamespace(
+        acquire_loop_interface=lambda world: _made("LoopRunner", world, "omni.kit.loop._loop"), LoopRunner=_LoopRunner
     ),
     "isaacsim.core.version": SimpleNamespace(
         get_version=lambda world: (f"{world.version}.0", "", *world.version.split("."), "0", "", "")

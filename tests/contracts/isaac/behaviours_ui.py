@@ -66,8 +66,12 @@ class _Window(_Widget):
 
     def destroy(self):
         self._destroyed = True
-        if self in self._world.widgets:
-            self._world.widgets.remove(self)
+        waiting = [self, *([self._frame] if self._frame is not None else ())]
+        while waiting:
+            widget = waiting.pop()
+            waiting += widget._children
+            if widget in self._world.widgets:
+                self._world.widgets.remove(widget)
 
 
 class _Model(_Widget):
@@ -91,6 +95,73 @@ class _Model(_Widget):
         return bool(self._value)
 
 
+class _Frame(_Widget):
+    def clear(self):
+        """Takes away what is inside, with everything below it."""
+        waiting = list(self._children)
+        while waiting:
+            child = waiting.pop()
+            waiting += child._children
+            if child in self._world.widgets:
+                self._world.widgets.remove(child)
+        self._children.clear()
+
+
+class _ComboBox(_Widget):
+    """Its model's current item has its number as value; ``_choose`` is what a user does."""
+
+    def _get_model(self):
+        import omni.ui
+
+        if "_model" not in self.__dict__:
+            value = omni.ui.AbstractValueModel.__new__(omni.ui.AbstractValueModel)
+            value._value = self._args[0]
+            self._model = omni.ui.AbstractItemModel.__new__(omni.ui.AbstractItemModel)
+            self._model._current = value
+        return self._model
+
+    model = property(_get_model)
+
+    def _choose(self, text):
+        self._get_model()._current._value = list(self._args[1:]).index(text)
+
+
+class _ItemModel:
+    def get_item_value_model(self, item=None, column_id=0):
+        return self._current
+
+
+class _ValueModel:
+    def get_value_as_int(self):
+        return int(self._value)
+
+
+class _StringField(_Widget):
+    """Has a model of its own."""
+
+    def _get_model(self):
+        import omni.ui
+
+        if "_own_model" not in self.__dict__:
+            self._own_model = omni.ui.SimpleStringModel("")
+            self._world.widgets.remove(self._own_model)  # a part of the field, not a widget beside it
+        return self._own_model
+
+    model = property(_get_model)
+
+
+class _Workspace:
+    def get_window(world, title):
+        windows = [widget for widget in world.widgets if type(widget).__name__ == "Window"]
+        return next((window for window in windows if window._get("title") == title), None)
+
+    def set_show_window_fn(world, title, function):
+        functions = world.__dict__.setdefault("show_window_functions", {})
+        functions.pop(title, None)
+        if function is not None:
+            functions[title] = function
+
+
 class _Plot(_Widget):
     def set_data(self, *values):
         self._values = values
@@ -99,6 +170,10 @@ class _Plot(_Widget):
 class _ImageProvider(_Widget):
     def set_bytes_data_from_gpu(self, pointer, size):
         self._image = (int(pointer), tuple(size))
+
+    def set_bytes_data(self, data, size):
+        assert len(data) == 4 * size[0] * size[1]
+        self._image = (bytes(data), tuple(size))
 
 
 class _MenuItem(_Widget):
@@ -118,6 +193,8 @@ class _Widgets:
     """Every class of ``omni.ui`` that has no model of its own is a plain widget."""
 
     Window, Plot, ByteImageProvider = _Window, _Plot, _ImageProvider
+    Frame, ComboBox, StringField, Workspace = _Frame, _ComboBox, _StringField, _Workspace
+    AbstractItemModel, AbstractValueModel = _ItemModel, _ValueModel
     SimpleFloatModel = SimpleStringModel = _Model
 
     def __getattr__(self, name):

@@ -29,6 +29,8 @@ class Entry:
     """Why it is taken to hold although it was not read in this version."""
     source: str = ""
     outputs: tuple[str, ...] = ()
+    fewest: int | None = None
+    """Fewest positional arguments that calls were seen with; ``None`` = not known from calls."""
 
     @property
     def qualified(self) -> str:
@@ -103,6 +105,7 @@ def _entry(raw: dict[str, Any], assumed: str | None = None) -> Entry:
         assumed,
         raw.get("source") or raw.get("nearest", ""),
         tuple(raw.get("outputs", ())),
+        min(raw["seen_positional"]) if raw.get("seen_positional") else None,
     )
 
 
@@ -158,6 +161,8 @@ def signature_of(entry: Entry) -> inspect.Signature | None:
         own = kind
         if name.startswith("arg") and name[3:].isdigit():
             own = inspect.Parameter.POSITIONAL_ONLY  # its name was not read
+            if not default and entry.fewest is not None and int(name[3:]) >= entry.fewest:
+                default = "None"  # calls without it were seen
         elif defaulted and not default and kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             if not any(other.startswith("*") for other in entry.params):
                 return _keywords_only(entry)

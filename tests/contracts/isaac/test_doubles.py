@@ -98,7 +98,13 @@ def test_what_is_not_modelled_says_so():
 
 
 def test_every_assumption_has_a_reason_and_is_needed():
-    read = {(raw["module"], raw["name"], version) for raw in read_api() for version in raw["versions"]}
+    # A signature put together from calls that were seen may be refined by what is documented.
+    read = {
+        (raw["module"], raw["name"], version)
+        for raw in read_api()
+        if raw["kind"] != "call"
+        for version in raw["versions"]
+    }
     for raw in read_assumed():
         assert raw["reason"] and raw["nearest"] in VERSIONS
         if raw["module"] == "omni.kit.commands":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -84,6 +84,30 @@ class Simulator(Protocol):
 
     def close(self) -> None:
         """Frees what was opened; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class SteppedSimulator(Protocol):
+    """What a simulator has beyond :class:`Simulator` that its own application advances, update by update.
+
+    All of it, and the methods of :class:`Simulator`, are called on the application's thread between two updates.
+    """
+
+    def opening(self, scene: Path | str) -> Generator[str, None, SimState]:
+        """Does what :meth:`Simulator.open` does, and yields what it waits for wherever an update has to be made."""
+        ...
+
+    def begin_step(self, command: Command | None) -> None:
+        """Hands over the command for the next step, which the application's next updates make."""
+        ...
+
+    def step_done(self) -> bool:
+        """Tells whether that step was made; :meth:`Simulator.step` then returns its state."""
+        ...
+
+    def hold(self, on: bool) -> None:
+        """Lets simulated time stand still, or go on, while the application makes further updates."""
         ...
 
 

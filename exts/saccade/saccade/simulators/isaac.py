@@ -160,7 +160,7 @@ class IsaacSimulator:
         self._steps = 0
         self._history: deque[_Moment] = deque(maxlen=HISTORY)
         self._clock = EpochClock()
-        self._adapter.set_times(config.step, physics_time_step(config.step, config.substeps))
+        self._set_times(config.step, physics_time_step(config.step, config.substeps))
         self._kit.set_timeline_end(END_OF_TIME)
         self._progress("attaching sensors")
         self._attach_sensors()
@@ -330,6 +330,9 @@ class IsaacSimulator:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _set_times(self, rendering: float, physics: float) -> None:
+        self._adapter.set_times(rendering, physics)
 
     def _open_stage(self, top: Path, scene: Path | str) -> Generator[str, None, None]:
         if not self._adapter.open_stage(str(top)):

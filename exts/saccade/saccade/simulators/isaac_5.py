@@ -56,6 +56,11 @@ class Adapter:
             physics_dt=physics, rendering_dt=rendering, stage_units_in_meters=1.0, set_defaults=False
         )
 
+    def set_physics_time(self, physics: float) -> None:
+        """Sets the simulated time of one physics step [s] without a simulation context, as in a window."""
+        # It lacks its @classmethod in 5.0 and 5.1: the class has to be given.
+        SimulationManager.set_physics_dt(SimulationManager, dt=physics)
+
     def close(self) -> None:
         """Lets go of what the times were set through."""
         if self._context is not None:

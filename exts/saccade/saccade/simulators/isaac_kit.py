@@ -179,6 +179,24 @@ def stop() -> None:
     timeline.commit()
 
 
+def set_loop_times(rendering: float) -> None:
+    """Sets the simulated time of one update [s] without a simulation context: layer, timeline and run loop.
+
+    The timeline takes the time codes where it steps by a fixed time, as applications with a window do, and otherwise
+    what the run loop says; so both are set, as Isaac Sim's own contexts do.
+    """
+    from omni.kit.loop import _loop
+    from pxr import Usd
+
+    stage = current_stage()
+    with Usd.EditContext(stage, stage.GetRootLayer()):
+        stage.SetTimeCodesPerSecond(1.0 / rendering)
+    omni.timeline.get_timeline_interface().set_time_codes_per_second(1.0 / rendering)
+    loop = _loop.acquire_loop_interface()
+    loop.set_manual_step_size(rendering)
+    loop.set_manual_mode(True)
+
+
 def enable_extension(name: str) -> bool:
     """Enables an extension and says whether it is enabled; it may still have shut itself down."""
     manager = omni.kit.app.get_app().get_extension_manager()

@@ -10,8 +10,20 @@ from saccade.errors import ConfigurationError, DependencyError
 from saccade.simulators.base import Simulator
 
 
-def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None = None) -> Simulator:
+def simulator_for(
+    loaded: LoadedConfiguration,
+    say: Callable[[str], None] | None = None,
+    *,
+    stepped: bool = False,
+    attach: bool = False,
+) -> Simulator:
     """Returns the configured simulator, not yet opened.
+
+    Args:
+        loaded: The configuration.
+        say: Told what is being done.
+        stepped: Whether Isaac Sim's own application makes the updates.
+        attach: Whether the stage that it has open is used as it is.
 
     Raises:
         DependencyError: It is not installed.
@@ -22,8 +34,9 @@ def simulator_for(loaded: LoadedConfiguration, say: Callable[[str], None] | None
     device = device_for(config)
     if backend == "isaac":
         from saccade.simulators.isaac import IsaacSimulator
+        from saccade.simulators.isaac_window import WindowIsaacSimulator
 
-        return IsaacSimulator(config, device=device, progress=say)
+        return (WindowIsaacSimulator if stepped else IsaacSimulator)(config, device=device, progress=say, attach=attach)
     if backend == "replay":
         from saccade.bridge.bag_reader import is_bag
         from saccade.simulators.replay import ReplaySimulator

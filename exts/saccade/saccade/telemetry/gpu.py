@@ -92,6 +92,12 @@ class GpuSampler:
         with self._lock:
             return self._series.as_dict()
 
+    def newest(self) -> dict[str, Any]:
+        """Returns the newest value of each quantity (``values``), ``device`` and ``absent``; cheap at any time."""
+        with self._lock:
+            values = {name: found[-1] for name, found in self._values.items() if found}
+            return {"values": values, "device": dict(self._device), "absent": dict(self._absent)}
+
     def start(self) -> None:
         """Finds the GPU and starts to sample; a GPU that is not found is no error, its quantities are absent."""
         if self._thread is not None:

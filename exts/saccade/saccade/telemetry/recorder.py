@@ -318,6 +318,14 @@ def point_latest(root: Path, name: str) -> None:
     temporary.replace(latest)
 
 
+def restore_latest(root: Path, before: Path | None) -> None:
+    """Points ``latest`` back at the run before the one that could not start."""
+    if before is not None:
+        point_latest(root, before.name)
+    elif (root / "latest").is_symlink():
+        (root / "latest").unlink()
+
+
 def latest_directory(root: Path | str) -> Path | None:
     """Returns the folder that ``root``/latest points at, ``None`` when there is none."""
     latest = Path(root) / "latest"

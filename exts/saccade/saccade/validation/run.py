@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import inspect
 import shutil
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,65 +15,37 @@ from saccade.configuration import LoadedConfiguration
 from saccade.controller import Controller, ReflexController
 from saccade.errors import EngineError, RecordError, SaccadeError
 from saccade.execution import Execution, execution_for
-from saccade.loop import Observer, Outcome, PerceptionLoop
+from saccade.loop import STAND, UPDATE, Observer, Outcome, PerceptionLoop, RecordSink
 from saccade.network import Network
-from saccade.simulators.base import Resettable, Simulator
+from saccade.simulators.base import Resettable, Simulator, SteppedSimulator
 from saccade.simulators.opening import device_for, simulator_for
 from saccade.telemetry.gpu import GpuSampler
-from saccade.telemetry.host import host_facts, package_versions
 from saccade.telemetry.profiled import clear_profile, profile_facts
 from saccade.telemetry.recorder import (
     Recorder,
     latest_directory,
-    point_latest,
     read_frames,
+    restore_latest,
     run_directory,
     write_atomic,
 )
 from saccade.telemetry.taps import Taps
 from saccade.validation.accuracy_budgets import judged_budgets
 from saccade.validation.adaptive import AdaptiveControl
+from saccade.validation.documents import header_of, json_text, now_text, run_document
+from saccade.validation.interrupt import Interrupt, signals_to
 from saccade.validation.progress import RunProgress
 from saccade.validation.samples import SampleKeeper
 from saccade.validation.scorer import LabelScorer
 from saccade.validation.summary import finish_run, summarise
 from saccade.validation.verdict import EXIT_STATUS
+from saccade.validation.watch import APPLICATION, WORK, Watch, WatchedSink, saying
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from saccade.bridge.bag import BagRecorder
     from saccade.bridge.session import BridgeSession
-
-
-class Interrupt:
-    """Turns the first Ctrl-C (or SIGTERM) into an orderly end and the second into an immediate one."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.running = False
-        self.raised = False
-        """Whether an exception was raised; what loads at that moment may have turned it into one of its own."""
-
-    def __call__(self, number: int, frame: Any) -> None:
-        """Handles the signal."""
-        at_once = self.requested or not self.running
-        self.requested = True
-        if at_once:
-            self.raised = True
-            raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Puts the first signal off until the block has ended: what it makes is never left without an owner."""
-        self.running = True
-        try:
-            yield
-        finally:
-            self.running = False
-        if self.requested:
-            self.raised = True
-            raise KeyboardInterrupt
 
 
 def validate(
@@ -95,32 +64,87 @@ def validate(
     Raises:
         SaccadeError: Something that the configuration names cannot be used; nothing of the run is left behind.
     """
+    interrupt = Interrupt()
+    turns = validation_turns(loaded, out=out, console=console, interrupt=interrupt)
+    raised: BaseException | None = None
+    with signals_to(interrupt):
+        while True:
+            try:
+                if raised is None:
+                    next(turns)
+                else:
+                    error, raised = raised, None
+                    turns.throw(error)
+            except StopIteration as end:
+                return end.value
+            except KeyboardInterrupt as error:
+                if inspect.getgeneratorstate(turns) == inspect.GEN_CLOSED:
+                    raise
+                # The signal came between two turns: the run ends as if it had come within one.
+                raised = error
+
+
+def validation_turns(
+    loaded: LoadedConfiguration,
+    *,
+    out: Path = Path("runs"),
+    console: Console | None = None,
+    interrupt: Interrupt | None = None,
+    watch: Watch | None = None,
+    stepped: bool = False,
+    attach: bool = False,
+) -> Generator[str, float | None, dict[str, Any]]:
+    """Does what :func:`validate` does turn by turn, for an application that must not be held up.
+
+    Each turn ends by saying what the next one is: :data:`WORK` may take minutes and can be done by any thread, one
+    turn at a time; all others belong to the application's thread. :data:`~saccade.loop.STAND` and
+    :data:`~saccade.loop.UPDATE` are the loop's: see :meth:`~saccade.loop.PerceptionLoop.steps`. The first turn is work.
+    The generator is run to its end; to end it early, ask ``interrupt``.
+
+    Args:
+        loaded: As for :func:`validate`.
+        out: As for :func:`validate`.
+        console: As for :func:`validate`.
+        interrupt: Its ``requested`` ends the run in order.
+        watch: Looks on.
+        stepped: Whether Isaac Sim's own application makes the updates.
+        attach: Whether the stage that it has open is used as it is, instead of the scene being opened.
+
+    Returns:
+        As :func:`validate`, as the generator's value.
+
+    Raises:
+        SaccadeError: As :func:`validate`.
+        KeyboardInterrupt: It was interrupted before there was anything to judge.
+    """
     config = loaded.config
+    interrupt = interrupt or Interrupt()
     before = latest_directory(out)
     directory = run_directory(out, config.run.name or loaded.name)
-    interrupt = Interrupt()
-    document = _document(loaded, directory)
+    document = run_document(loaded, directory)
     progress = RunProgress(console, config)
-    with _signals(interrupt), progress:
+    say = saying(progress, watch, interrupt)
+    with progress:
         recorder: Recorder | None = None
-        session = _Session()
+        session = RunSession(watch, stepped=stepped, attach=attach)
         outcome = Outcome(reason="interrupted", message="stopped before the first frame")
         keeper: SampleKeeper | None = None
         summary: dict[str, Any] | None = None
+        driven = True
         try:
-            write_atomic(directory / "run.json", _json({**document, "state": "running"}))
+            write_atomic(directory / "run.json", json_text({**document, "state": "running"}))
             with interrupt.held():
-                recorder = Recorder(directory, _header(config, directory.name), flush_ms=config.record.flush_ms)
-            session.open(loaded, progress.say)
+                recorder = Recorder(directory, header_of(config, directory.name), flush_ms=config.record.flush_ms)
+            yield from session.opening(loaded, say)
             document.update(session.facts())
-            write_atomic(directory / "run.json", _json({**document, "state": "running"}))
+            write_atomic(directory / "run.json", json_text({**document, "state": "running"}))
             keeper = SampleKeeper(
                 config.record.samples,
                 first=config.run.warmup,
                 frames=config.run.frames,
                 networks=session.networks,
             )
-            outcome = _run(config, session, recorder, directory, keeper, progress, interrupt, progress.say)
+            outcome = yield from _run(config, session, recorder, directory, keeper, progress, interrupt, say)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or interrupt.raised:
                 if session.state is not None:
@@ -131,7 +155,12 @@ def validate(
                 if recorder is not None:
                     recorder.close("error", "the run could not start", 0.0, 0.0)
                 shutil.rmtree(directory, ignore_errors=True)
-                _restore_latest(out, before)
+                restore_latest(out, before)
+                raise
+            elif isinstance(error, GeneratorExit):
+                # Whoever did the turns has gone: what is left is done here and now.
+                driven = False
+                outcome.message = "the run was given up"
                 raise
             else:
                 outcome.reason, outcome.message = "error", f"{type(error).__name__}: {error}"
@@ -139,16 +168,21 @@ def validate(
         finally:
             # Judging and the report take a second or two: the first Ctrl-C does not take the verdict away.
             interrupt.running = True
+            # After the run: the floor plan with what moved, engines' final counters.
+            if session.bag is not None:
+                session.bag.flush()
+            facts = session.facts() if directory.exists() and recorder is not None else {}
+            if driven:
+                yield WORK
             if recorder is not None:
                 recorder.close(outcome.reason, outcome.message, outcome.wall_s, outcome.simulated_s)
             if directory.exists() and recorder is not None:
-                progress.say("judging the record")
-                document["finished"] = _now()
-                if session.bag is not None:
-                    session.bag.flush()
-                # After the run: the floor plan with what moved, engines' final counters.
-                document.update(session.facts())
+                say("judging the record")
+                document["finished"] = now_text()
+                document.update(facts)
                 document["recorder"] = recorder.facts()
+                if outcome.pauses:
+                    document["pauses"] = [{"after_tick": tick, "wall_s": wall_s} for tick, wall_s in outcome.pauses]
                 budgets, reason = judged_budgets(loaded)
                 if reason is not None:
                     document["accuracy_not_judged"] = reason
@@ -156,14 +190,18 @@ def validate(
                 for listener in (session.bridge, session.bag):
                     if listener is not None:
                         listener.verdict(summary)
+            session.leave_ros()
+            if driven:
+                yield APPLICATION
             session.close()
         if recorder is None:  # stopped before there was anything to judge
             shutil.rmtree(directory, ignore_errors=True)
-            _restore_latest(out, before)
+            restore_latest(out, before)
             raise KeyboardInterrupt
         if summary is None:
             raise RecordError(f"{directory}: the folder was removed during the run, and its record with it")
-        progress.say("writing the report")
+        yield WORK
+        say("writing the report")
         summary = _with_report(directory, keeper, summary)
     return {**summary, "directory": str(directory)}
 
@@ -190,10 +228,12 @@ def _with_report(directory: Path, keeper: SampleKeeper | None, summary: dict[str
     return summary
 
 
-class _Session:
+class RunSession:
     """What is open during a run."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch | None = None, *, stepped: bool = False, attach: bool = False) -> None:
+        self.stepped = stepped
+        self._attach = attach
         self.networks: dict[str, Network] = {}
         self.simulator: Simulator | None = None
         self.state: Any = None
@@ -203,9 +243,11 @@ class _Session:
         self.taps: Taps = {}
         """What leaves the GPU beside the results, by name: bytes and count so far."""
         self.sampler: GpuSampler | None = None
+        self.watch = watch
         self.adaptive: AdaptiveControl | None = None
 
-    def open(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> None:
+    def opening(self, loaded: LoadedConfiguration, say: Callable[[str], None]) -> Generator[str, float | None, None]:
+        """Opens networks, simulator and the ROS 2 bridge; the turns are those of :func:`validation_turns`."""
         config = loaded.config
         device = device_for(config)
         options: dict[str, Any] = {}
@@ -219,14 +261,30 @@ class _Session:
             self.networks[name] = Network(
                 name, network, path, sensors=config.sensors, engine=config.engine, device=device, say=say, **options
             )
+            self._opened()
         if self.adaptive is not None:
             self.adaptive.attach(self.networks)
-        self.simulator = simulator_for(loaded, say)
+        yield APPLICATION
+        self.simulator = simulator_for(loaded, say, stepped=self.stepped, attach=self._attach)
         replay = config.simulator.backend == "replay"
-        self.state = self.simulator.open(config.scene if replay else loaded.scene_path())
+        scene = config.scene if replay else loaded.scene_path()
+        if self.stepped and isinstance(self.simulator, SteppedSimulator):
+            opening = self.simulator.opening(scene)
+            while self.state is None:
+                try:
+                    waits_for = next(opening)
+                except StopIteration as end:
+                    self.state = end.value
+                else:
+                    yield UPDATE
+                    say(waits_for)  # and hears a wish to stop
+        else:
+            self.state = self.simulator.open(scene)
+        self._opened()
         if config.ros2.enabled:
             from saccade.bridge.session import BridgeSession
 
+            yield WORK
             say("joining ROS 2")
             self.bridge = BridgeSession(
                 config,
@@ -235,6 +293,11 @@ class _Session:
                 resettable=isinstance(self.simulator, Resettable),
                 report_robot=getattr(self.simulator, "report_robot", None),
             )
+            self._opened()
+
+    def _opened(self) -> None:
+        if self.watch is not None:
+            self.watch.opened(self)
 
     def record_bag(self, config: RunConfig, directory: Path) -> None:
         """Opens the bag of the run in its folder."""
@@ -249,6 +312,7 @@ class _Session:
         return {name: facts["intrinsics"] for name, facts in sensors.items() if facts.get("intrinsics")}
 
     def facts(self) -> dict[str, Any]:
+        """Returns what the record should say about what is open."""
         engines = {name: network.facts() for name, network in self.networks.items()}
         # A simulator that was stopped while it opened has nothing to say yet.
         simulator = self.simulator.facts() if self.simulator is not None and self.state is not None else {}
@@ -274,10 +338,15 @@ class _Session:
             facts.update(gpu=self.sampler.facts(), gpu_series=self.sampler.series, profile=profile_facts())
         return facts
 
-    def close(self) -> None:
+    def leave_ros(self) -> None:
+        """Sends and writes what waits, and leaves ROS 2; safe to call twice."""
         for listener in (self.bag, self.bridge):
             if listener is not None:
                 listener.close()
+
+    def close(self) -> None:
+        """Frees everything; safe to call twice."""
+        self.leave_ros()
         for network in self.networks.values():
             network.close()
         if self.simulator is not None:
@@ -286,14 +355,14 @@ class _Session:
 
 def _run(
     config: RunConfig,
-    session: _Session,
+    session: RunSession,
     recorder: Recorder,
     directory: Path,
     keeper: SampleKeeper,
     progress: Observer,
     interrupt: Interrupt,
     say: Callable[[str], None],
-) -> Outcome:
+) -> Generator[str, float | None, Outcome]:
     simulator = session.simulator
     assert simulator is not None
     adaptive = session.adaptive
@@ -315,10 +384,14 @@ def _run(
         # In lockstep the simulator waits for the disk; in real time it cannot, and what is lost is counted.
         sensor_recorder = SensorRecorder(directory, block=config.simulator.pace == "lockstep")
         observers = [*observers, sensor_recorder]
+    sink: RecordSink = recorder
+    if session.watch is not None:
+        observers = [*observers, session.watch.tick]
+        sink = WatchedSink(recorder, session.watch)
     started = time.perf_counter()
 
     def stop() -> tuple[str, str] | None:
-        if bridge is not None:
+        if bridge is not None and not session.stepped:
             bridge.pause(lambda: interrupt.requested)
         if interrupt.requested:
             return "interrupted", "stopped by the user"
@@ -349,24 +422,31 @@ def _run(
         simulator=simulator,
         networks=session.networks,
         controller=controller,
-        sink=recorder,
+        sink=sink,
         scorer=LabelScorer(),
         observers=observers,
         publishers=[bridge.publisher] if bridge is not None else [],
         stop=stop,
         reset=bridge.reset if bridge is not None else lambda state: False,
         execution=execution,
+        stepped=session.stepped,
         adaptive=adaptive,
     )
     clear_profile()
     session.sampler = GpuSampler(_ordinal(simulator.device))
+    session._opened()
     interrupt.running = True
     outcome = None
     try:
         with session.sampler, adaptive.monitor if adaptive is not None else contextlib.nullcontext():
             if bridge is not None:
+                yield WORK
                 bridge.wait_for_controller(say=say, stopped=lambda: interrupt.requested)
-            outcome = loop.run(session.state)
+            yield APPLICATION
+            steps = loop.steps(session.state)
+            if bridge is not None and session.stepped:
+                steps = _paused_over_ros(steps, bridge.receiver.may_step, simulator, lambda: interrupt.requested)
+            outcome = yield from steps
         return outcome
     finally:
         interrupt.running = False
@@ -374,92 +454,35 @@ def _run(
             sensor_recorder.close(complete=outcome is not None and outcome.reason == "completed")
 
 
+def _paused_over_ros(
+    steps: Generator[str, float | None, Outcome],
+    may_step: Callable[[], bool],
+    simulator: Any,
+    stopped: Callable[[], bool],
+) -> Generator[str, float | None, Outcome]:
+    """Lets a run stand still while it is paused over ROS 2, and the application go on: its thread waits for nothing."""
+    stood: float | None = None
+    while True:
+        try:
+            turn = steps.send(stood)
+        except StopIteration as end:
+            return end.value
+        stood = yield turn
+        if turn != STAND or may_step() or stopped():
+            continue
+        start = time.perf_counter()
+        simulator.hold(True)
+        while not may_step() and not stopped():
+            yield UPDATE
+        stood = (stood or 0.0) + time.perf_counter() - start
+
+
 def _ordinal(device: str) -> int:
     """Returns the number of a CUDA device; 0 for the CPU, beside which the first GPU is watched where there is one."""
     return int(device.partition(":")[2] or 0)
-
-
-def _header(config: RunConfig, name: str) -> dict[str, Any]:
-    return {
-        "kind": "header",
-        "schema": 1,
-        "run": name,
-        "created": _now(),
-        "sensors": {
-            name: {"kind": s.kind, "rate": s.rate, **({"range_max": s.range_max} if s.kind == "lidar" else {})}
-            for name, s in config.sensors.items()
-        },
-        "networks": {
-            name: {
-                "sensor": next(iter(n.inputs.values())).sensors[0],
-                "classes": n.decoder.classes,
-                "hazard_threshold": n.decoder.hazard_threshold,
-            }
-            for name, n in config.networks.items()
-        },
-        "deadline_ms": config.run.deadline_ms,
-        "frames_expected": config.run.frames,
-        "warmup": config.run.warmup,
-    }
-
-
-def _document(loaded: LoadedConfiguration, directory: Path) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "name": directory.name,
-        "started": _now(),
-        "configuration": loaded.config.model_dump(mode="json"),
-        "configuration_file": str(loaded.path),
-        "sources": loaded.sources,
-        "seed": loaded.config.run.seed,
-        "versions": package_versions(),
-        "host": host_facts(),
-    }
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).astimezone().isoformat(timespec="milliseconds")
-
-
-def _json(document: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(document, indent=1, default=str)
 
 
 def _report(directory: Path) -> None:
     from saccade.reporting.html import write_report
 
     write_report(directory)
-
-
-def _restore_latest(out: Path, before: Path | None) -> None:
-    """Points ``latest`` back at the run before the one that could not start."""
-    if before is not None:
-        point_latest(out, before.name)
-    elif (out / "latest").is_symlink():
-        (out / "latest").unlink()
-
-
-@contextlib.contextmanager
-def _signals(interrupt: Interrupt) -> Iterator[None]:
-    """Installs the handler; signals belong to the main thread, elsewhere the caller's own handling stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    report = sys.unraisablehook
-
-    def quiet(unraisable: sys.UnraisableHookArgs) -> None:
-        # A signal can arrive in a callback that cannot raise, such as a weak reference's during an import: it is noted
-        # all the same, and the run ends at the next step.
-        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            report(unraisable)
-
-    sys.unraisablehook = quiet
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -89,7 +89,7 @@ def summarise(record: Record, budgets: Budgets, *, run: Mapping[str, Any] | None
         "deadline_ms": deadline,
         "deadline_misses": misses,
         "deadline_miss_rate": proportion(misses, len(latencies)),
-        **_pace(decisions),
+        **_pace(decisions, (run or {}).get("pauses") or ()),
         "accuracy": _accuracy(header, judged),
         "contacts": len(contacts),
         "contact_list": contacts,
@@ -214,14 +214,20 @@ def _span(frames: Frames, field: str) -> float | None:
     return float(frames[-1][field] - frames[0][field])
 
 
-def _pace(decisions: Sequence[Frames]) -> dict[str, Any]:
-    """Simulated and wall time from the first judged state to the last: both over the same number of periods."""
+def _pace(decisions: Sequence[Frames], pauses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Simulated and wall time from the first judged state to the last: both over the same number of periods.
+
+    While the run was made to stand still, neither passes.
+    """
     firsts = [frames[0] for frames in decisions]
     simulated = _span(firsts, "sim_time") if len(firsts) > 1 else None
     wall = None
     if len(firsts) > 1:
         start, end = firsts[0]["stamps"]["sim_state"], firsts[-1]["stamps"]["sim_state"]
         wall = (end - start) / 1e9 if start is not None and end is not None else None
+    if wall is not None:
+        first, last = firsts[0]["tick"], firsts[-1]["tick"]
+        wall -= sum(pause["wall_s"] for pause in pauses if first <= pause["after_tick"] < last)
     factor = simulated / wall if simulated is not None and wall is not None and wall > 0 else None
     return {"realtime_factor": factor, "simulated_s": simulated, "wall_s": wall}
 
