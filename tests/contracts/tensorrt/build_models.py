@@ -86,7 +86,9 @@ class Builder(Gated):
             raise TypeError("__init__(): incompatible constructor arguments: logger is no ILogger")
         if self._tensorrt.no_driver or self._tensorrt.no_memory:
             code = 2 if self._tensorrt.no_memory else 35
-            logger._say("ERROR", f"CUDA initialization failure with error: {code}. Please check your CUDA installation")
+            if not self._tensorrt.silent:
+                text = f"CUDA initialization failure with error: {code}. Please check your CUDA installation"
+                logger._say("ERROR", text)
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
         self._initialized = True

@@ -34,6 +34,7 @@ class TensorRTDouble:
         self.no_driver = False
         """Whether the builder and the runtime find no CUDA driver."""
         self.no_memory = False
+        self.silent = False
         """Whether the GPU is too full for the builder to start."""
         self.build_fails: str | None = None
         """What the builder logs before it returns ``None``."""

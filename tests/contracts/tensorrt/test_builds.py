@@ -240,6 +240,15 @@ def test_no_memory_to_begin_with(double, camera, said):
         built(double, camera, said)
 
 
+@pytest.mark.parametrize(("status", "kind"), [(2, EngineError), (100, DependencyError), (None, DependencyError)])
+def test_where_tensorrt_says_nothing_the_driver_is_asked(double, camera, said, monkeypatch, status, kind):
+    """As 8.5 was seen to on a GPU without room for a context: no line in the log, and no builder."""
+    double.no_memory = double.silent = True
+    monkeypatch.setattr(build_worker, "_context_status", lambda: status)
+    with pytest.raises(kind, match="out of memory" if kind is EngineError else "no usable GPU"):
+        built(double, camera, said)
+
+
 @pytest.mark.parametrize(
     ("message", "kind", "text"),
     [

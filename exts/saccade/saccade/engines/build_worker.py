@@ -25,6 +25,7 @@ _OUT_OF_MEMORY = re.compile(
     r"|initialization failure with error: 2\b",
     re.IGNORECASE,
 )
+_CUDA_ERROR_OUT_OF_MEMORY = 2
 _NO_KERNEL = re.compile(r"insufficient workspace|could not find any implementation|no implementation", re.IGNORECASE)
 
 
@@ -287,12 +288,28 @@ def _builder(trt: Any, logger: Any, path: Path) -> Any:
         return trt.Builder(logger)
     except TypeError as error:  # what pybind11 makes of the null pointer that TensorRT returns without a GPU
         said = "; ".join(logger.errors) or str(error)
-        if _OUT_OF_MEMORY.search(said):
+        # TensorRT 8.5 logs nothing when the GPU's memory does not even suffice for a context.
+        if _OUT_OF_MEMORY.search(said) or _context_status() == _CUDA_ERROR_OUT_OF_MEMORY:
             raise _memory_error(path, said) from error
         raise DependencyError(
             f"TensorRT {trt.__version__} finds no usable GPU ({said}): run nvidia-smi, install the NVIDIA driver that "
             "this TensorRT needs, or use engine.backend: onnxruntime"
         ) from error
+
+
+def _context_status() -> int | None:
+    """Returns what the CUDA driver says to a context on the first GPU, 0 = it works; ``None`` = no driver, no GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    status = int(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+    if status == 0:
+        driver.cuDevicePrimaryCtxRelease_v2(device)
+    return status
 
 
 def _load_timing_cache(config: Any, path: Path | None, say: Say) -> tuple[Any, dict[str, Any]]:
