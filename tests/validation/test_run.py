@@ -240,7 +240,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 def test_a_record_that_cannot_grow_ends_the_run_as_invalid(room, tmp_path):
     # enough for run.json, not for ten thousand frames
-    with largest_file(100_000):
+    with largest_file(300_000):
         summary = run_here(room, tmp_path, "record.samples=0", frames=10_000)
     directory = Path(summary["directory"])
     assert (summary["verdict"], summary["exit_status"]) == ("invalid", 3)

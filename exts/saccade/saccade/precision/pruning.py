@@ -54,10 +54,11 @@ def without_channels(
         ModelError: The pruned graph is not consistent.
     """
     flow = _Flow(model, set(kept_nodes(model, keep)))
+    protected = flow.protected_roots()
     removed: set[int] = set()
     layers = []
     for nodes, roots, importance in flow.layers():
-        free = [root for root in roots if root not in flow.protected_roots]
+        free = [root for root in roots if root not in protected]
         stay = min(len(roots), multiple * math.ceil(len(roots) * (1 - amount) / multiple))
         drop = min(len(free), len(roots) - stay)
         removed.update(sorted(free, key=lambda root: (importance[root], root))[:drop])
@@ -105,7 +106,6 @@ class _Flow:
             if self._usage.get(name, 0) > 1:
                 self._protect(variables)
 
-    @property
     def protected_roots(self) -> set[int]:
         return {self.root(variable) for variable in self.protected}
 
