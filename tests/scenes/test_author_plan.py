@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from saccade.scenes.author_layout import random_plan
@@ -51,6 +51,7 @@ def test_a_track_closes_and_keeps_its_speed(half, radius, speed):
 
 
 @settings(max_examples=30, deadline=None)
+@example(seed=586)  # a corner reached between the points that were looked at
 @given(seed=st.integers(0, 100_000))
 def test_random_plans_leave_people_and_the_robot_room(seed):
     plan = random_plan(seed)
