@@ -14,8 +14,9 @@ from typing import IO, Any
 
 import warp as wp
 
+from saccade.benchmark.loop import networks_for
 from saccade.benchmark.measure import InvalidMeasurement, median, ratio
-from saccade.benchmark.session import OPENING_S, Session
+from saccade.benchmark.session import Session
 from saccade.benchmark.source import HEIGHT, WIDTH, picture
 from saccade.bridge import contents
 from saccade.bridge.bridge import Bridge, Topic
@@ -108,19 +109,7 @@ def measure_bridge(session: Session) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         simulator = simulator_for(session.loaded, session.say)
         stack.callback(simulator.close)
-        networks: dict[str, Network] = {}
-        for name, entry in config.networks.items():
-            with session.limit.paused(beyond=OPENING_S):
-                networks[name] = Network(
-                    name,
-                    entry,
-                    session.loaded.model_path(name),
-                    sensors=config.sensors,
-                    engine=config.engine,
-                    device=simulator.device,
-                    say=session.say,
-                )
-            stack.callback(networks[name].close)
+        networks = networks_for(session, config, simulator.device, stack)
         state = simulator.open(config.scene if simulator.name == "replay" else session.loaded.scene_path())
         sensors = simulator.facts().get("sensors", {})
         intrinsics = {name: facts["intrinsics"] for name, facts in sensors.items() if facts["kind"] == "camera"}

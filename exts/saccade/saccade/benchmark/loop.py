@@ -13,6 +13,7 @@ import warp as wp
 
 from saccade.benchmark.measure import InvalidMeasurement, median, ratio
 from saccade.benchmark.session import OPENING_S, Session
+from saccade.config import RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import ReflexController
 from saccade.frame import now_ns
@@ -44,24 +45,30 @@ def measure_loop(session: Session) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         simulator = simulator_for(session.loaded, session.say)
         stack.callback(simulator.close)
-        networks: dict[str, Network] = {}
-        for name, entry in config.networks.items():
-            with session.limit.paused(beyond=OPENING_S):
-                networks[name] = Network(
-                    name,
-                    entry,
-                    session.loaded.model_path(name),
-                    sensors=config.sensors,
-                    engine=config.engine,
-                    device=simulator.device,
-                    say=session.say,
-                )
-            stack.callback(networks[name].close)
+        networks = networks_for(session, config, simulator.device, stack)
         result = _measured(session, config, simulator, networks)
     if session.first_frame and simulator.device == "cpu":
         session.say("loop: starting a fresh process")
         result["first_frame_s"] = first_frame_s(session.loaded, timeout=max(60.0, session.limit.left))
     return result
+
+
+def networks_for(session: Session, config: RunConfig, device: str, stack: contextlib.ExitStack) -> dict[str, Network]:
+    """Returns the configuration's networks by name, closed with ``stack``; opening them is off the time limit."""
+    networks: dict[str, Network] = {}
+    for name, entry in config.networks.items():
+        with session.limit.paused(beyond=OPENING_S):
+            networks[name] = Network(
+                name,
+                entry,
+                session.loaded.model_path(name),
+                sensors=config.sensors,
+                engine=config.engine,
+                device=device,
+                say=session.say,
+            )
+        stack.callback(networks[name].close)
+    return networks
 
 
 def _measured(session: Session, config: Any, simulator: Simulator, networks: dict[str, Network]) -> dict[str, Any]:
