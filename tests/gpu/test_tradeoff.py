@@ -78,3 +78,28 @@ def test_adaptive_runs_in_graphs_of_the_whole_run(recorded, tmp_path):
     assert execution["mode"] == "graph" and execution["captures"] == 2 and execution["recaptures"] == 0
     assert execution["replays"] == 50
     assert summary["adaptive"]["switches"] or summary["adaptive"]["notes"]
+
+
+def test_nothing_is_built_once_measuring_has_begun(recorded, tmp_path):
+    import numpy as np
+    from tests.onnx_models import camera_network
+
+    from saccade.validation.tradeoff import measure_tradeoff, with_tradeoff
+
+    path, run = recorded
+    camera_network(path.parent / "camera_dynamic.onnx", size=(16, 16), batch="batch")
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, image=np.random.default_rng(0).normal(size=(120, 3, 16, 16)).astype(np.float32))
+    loaded = with_tradeoff(
+        load_configuration(path), precisions=["fp32", "fp16", "int8"], recordings=[str(run)] * 5, frames=20, warmup=5,
+        calibration=str(samples), networks=["camera"], batches=[1, 4],
+    )  # fmt: skip
+    said: list[str] = []
+    result = measure_tradeoff(loaded, out=tmp_path / "sweep", say=said.append)
+    (path.parent / "camera_dynamic.onnx").unlink()
+    first = next(index for index, text in enumerate(said) if text.startswith("measuring"))
+    assert [text for text in said if text.startswith("engine ")][-1].startswith("engine 6 of 6")
+    assert not [text for text in said[first:] if "building" in text or text.startswith("engine ")]
+    entries = {entry["key"]: entry for entry in result["candidates"]}
+    assert "camera-fp16-batch4" in entries and entries["camera-fp16-batch4"]["memory_bytes"] is not None
+    assert entries["camera-fp16"]["energy_per_frame"]["n"] in (0, 3)

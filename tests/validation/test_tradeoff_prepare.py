@@ -316,3 +316,75 @@ def test_the_command_line_prepares(place, tmp_path):
     assert set(json.loads(done.stdout)["models"]) == {"camera-fp32", "camera-fp16"}
     wrong = spawn(*arguments, "--pruned", "camera=mine.onnx", cwd=tmp_path)
     assert wrong.returncode == 2 and "camera:2:4=" in wrong.stderr
+
+
+def test_what_was_prepared_is_measured_after_the_folder_moved(place, tmp_path, monkeypatch):
+    loaded = load_configuration(place)
+    prepare_tradeoff(loaded, out=tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    monkeypatch.setattr(tradeoff_models, "compress", lambda *_, **__: pytest.fail("made again"))
+    result = measure_tradeoff(loaded, out=tmp_path / "there")
+    assert result["complete"] and len(result["candidates"]) == 6
+    lines = [json.loads(line) for line in (tmp_path / "there" / JOURNAL_FILE).read_text().splitlines()]
+    assert [line["kind"] for line in lines[:3]] == ["plan", "scene", "machine"]
+    assert str(tmp_path) not in (tmp_path / "there" / JOURNAL_FILE).read_text()
+
+
+def test_energy_is_measured_in_the_first_scenes_alone(place, tmp_path):
+    from saccade.validation import tradeoff
+    from saccade.validation.tradeoff_journal import Journal
+
+    loaded = with_tradeoff(load_configuration(place), batches=[1, 4])
+    with Journal(tmp_path, {}) as journal:
+        for device, wanted in (("cuda:0", [[1, 4]] * 3 + [[4]] * 2), ("cpu", [[4]] * 5)):
+            sweep = tradeoff_prepare.Sweep(loaded, tmp_path, device, journal, lambda _: None, [], [])
+            assert [tradeoff._batches(sweep, number) for number in range(5)] == wanted
+
+
+def test_engines_that_run_alone_are_kept_on_a_gpu_while_there_is_room(place, monkeypatch):
+    from types import SimpleNamespace
+
+    from saccade.validation import tradeoff_measure
+    from saccade.validation.tradeoff_inputs import SceneInputs
+
+    opened, closed = [], []
+
+    def open_one(path, config, shapes, batch, **_):
+        opened.append(batch)
+        engine = SimpleNamespace(close=lambda: closed.append(batch))
+        return tradeoff_measure.AloneEngine(engine, batch, {}, lambda: None, 7)
+
+    room = SimpleNamespace(free_memory=60, total_memory=100)
+    monkeypatch.setattr(tradeoff_measure, "_opened_alone", open_one)
+    loaded, candidate = load_configuration(place), Candidate("camera")
+    model = tradeoff_models._model(place.parent / "camera.onnx", 0.0)
+    inputs = SceneInputs({"image": np.zeros((4, 3, 16, 16), np.float32)}, None)
+    for device, wanted in (("cpu", [4, 4]), ("cuda:0", [4])):
+        room.free_memory = 60
+        opened.clear()
+        closed.clear()
+        kept = tradeoff_measure.KeptEngines(device)
+        with monkeypatch.context() as patch:
+            if device != "cpu":
+                patch.setattr(tradeoff_measure.wp, "get_device", lambda _: room)
+            for _ in range(2):
+                assert kept.engine(loaded, candidate, model, inputs, batch=4).memory_bytes == 7
+                kept.make_room()
+            assert opened == wanted
+            room.free_memory = 20
+            kept.make_room()
+        kept.close()
+        assert closed == wanted
+
+
+def test_an_engine_that_is_stored_is_not_opened_to_be_ready(place, monkeypatch):
+    from saccade.config import EngineConfig
+    from saccade.engines import selection
+
+    asked = []
+    monkeypatch.setattr(selection, "wants_tensorrt", lambda *_: True)
+    monkeypatch.setattr(selection, "qualified_plan", lambda path, options, **_: asked.append((path, options.precision)))
+    network = place.parent / "camera.onnx"
+    engine = selection.engine_made_ready(network, EngineConfig(precision="fp16"), device="cuda:0")
+    assert asked == [(network, "fp16")] and engine.device == "cpu"
+    engine.close()
