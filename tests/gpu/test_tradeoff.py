@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,23 @@ def test_adaptive_runs_in_graphs_of_the_whole_run(recorded, tmp_path):
     assert execution["mode"] == "graph" and execution["captures"] == 2 and execution["recaptures"] == 0
     assert execution["replays"] == 50
     assert summary["adaptive"]["switches"] or summary["adaptive"]["notes"]
+
+
+def test_a_stream_multiplies_between_start_and_stop():
+    if not wp.is_cuda_available():
+        pytest.skip("no CUDA device")
+    from saccade.validation.load_generator import load_from_kind
+
+    with load_from_kind("stream", "cuda:0", workers=2) as load:
+        assert load.products == 0
+        load.start()
+        deadline = time.monotonic() + 20
+        while load.products < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        load.stop()
+        assert load.products >= 20
+        time.sleep(0.3)
+        after = load.products
+        time.sleep(0.2)
+        assert load.products == after
+    load.close()
