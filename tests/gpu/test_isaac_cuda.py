@@ -2,8 +2,8 @@
 
 Physics and pictures of the doubles are made on the CPU. For CUDA only what a run in Isaac Sim launches is compiled:
 ``saccade.kernels`` ``.rtx``, ``.preprocess``, ``.range_image``, ``.decode`` and ``.stamps``, and
-``saccade.validation`` ``.scorer`` and ``.accuracy``. With ``-s`` Warp says when it compiles one, and every test how long
-it took. Engines are those of the shipped networks in FP16, from the user's store where they have been built before.
+``saccade.validation`` ``.scorer`` and ``.accuracy``. With ``-s`` Warp says when it compiles one, and every test how
+long it took. Engines are those of the shipped networks in FP16, from the user's store where they were built before.
 """
 
 import time
