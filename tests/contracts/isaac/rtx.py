@@ -148,11 +148,12 @@ class Product:
 
     def _cast(self) -> dict[str, Any]:
         physics = self.world.physics
-        state = physics.refit()
-        if self.sensor is None:
-            self.sensor = self._made()
-        sensor = self.sensor
-        sensor.sense(state, max(self.number, 0))
+        with wp.ScopedDevice("cpu"):
+            state = physics.refit()
+            if self.sensor is None:
+                self.sensor = self._made()
+            sensor = self.sensor
+            sensor.sense(state, max(self.number, 0))
         if sensor.kind == "lidar":
             return _lidar_buffers(sensor, physics, self.world)
         labels = sensor.labels.numpy()
@@ -184,7 +185,7 @@ class Product:
         else:
             config = CameraConfig(kind="camera", prim=self.camera, width=self.width, height=self.height)
         mount = sensor_mount(world.stage, "double", config, scene.bodies, root=scene.humanoid.path)
-        classes = wp.array(scene.classes, dtype=wp.uint8, device=world.device)
+        classes = wp.array(scene.classes, dtype=wp.uint8, device="cpu")
         shared = {
             "body": mount.body,
             "offset": wp.transform(mount.offset[:3], mount.offset[3:]),
@@ -192,7 +193,7 @@ class Product:
             "seed": 0,
         }
         if lidar:
-            own = wp.array(scene.own_shapes, dtype=wp.uint8, device=world.device)
+            own = wp.array(scene.own_shapes, dtype=wp.uint8, device="cpu")
             return LidarSensor("double", config, scene.model, own_shapes=own, **shared)
         return CameraSensor("double", config, scene.model, usd_camera=mount.camera, lighting=scene.lighting, **shared)
 
