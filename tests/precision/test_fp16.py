@@ -9,6 +9,7 @@ from tests.onnx_models import camera_network, save_network
 
 from saccade.errors import ConfigurationError
 from saccade.paths import MODELS
+from saccade.precision.cost import constants_of, multiply_adds_of
 from saccade.precision.fp16 import float_nodes, half_from_float, is_half, name_nodes, overflowing
 
 
@@ -125,3 +126,37 @@ def test_nodes_without_names_get_different_ones(tmp_path):
     name_nodes(model)
     names = [node.name for node in model.graph.node]
     assert names[1] == "Mul_0" and len(set(names)) == 3 and all(names)
+
+
+@pytest.mark.parametrize("name", ["camera_dynamic", "lidar_dynamic", "camera", "lidar"])
+def test_the_scales_of_a_resize_stay_constants_so_that_sizes_and_cost_are_known(name):
+    model = onnx.load(str(MODELS / f"{name}.onnx"))
+    half = half_from_float(model)
+    constants = constants_of(half)
+    resizes = [node for node in half.graph.node if node.op_type == "Resize"]
+    assert resizes and all(node.input[2] in constants for node in resizes)
+    assert all(constants[node.input[2]].dtype == np.float32 for node in resizes)
+    assert multiply_adds_of(half) == multiply_adds_of(model) > 0
+    onnx.checker.check_model(half, full_check=True)
+
+
+def test_a_scale_that_half_would_round_is_as_it_was(tmp_path):
+    path = save_network(
+        tmp_path / "net.onnx",
+        inputs={"image": ["batch", 3, 12, 12]},
+        outputs={"out": ["batch", 4, 14, 14]},
+        nodes=[
+            helper.make_node("Conv", ["image", "weight"], ["a"], "conv"),
+            helper.make_node("Resize", ["a", "", "scales"], ["b"], "resize", mode="linear"),
+            helper.make_node("Conv", ["b", "second"], ["out"], "end"),
+        ],
+        constants={
+            "weight": np.ones((4, 3, 1, 1), np.float32),
+            "second": np.ones((4, 4, 1, 1), np.float32),
+            "scales": np.array([1, 1, 7 / 6, 7 / 6], np.float32),
+        },
+    )
+    half = half_from_float(onnx.load(str(path)))
+    (resize,) = (node for node in half.graph.node if node.op_type == "Resize")
+    assert constants_of(half)[resize.input[2]].tolist() == [1.0, 1.0, np.float32(7 / 6), np.float32(7 / 6)]
+    assert run(half, image=np.zeros((2, 3, 12, 12), np.float32))[0].shape == (2, 4, 14, 14)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import signal
 import sys
@@ -23,6 +24,8 @@ EPILOG = (
     "- `saccade tradeoff warehouse --precision fp32,fp16,int8 --prune none,2:4 --batch 1,16`\n\n"
     "- `saccade tradeoff warehouse --min-accuracy 0.92 --max-latency 30`\n\n"
     "- `saccade tradeoff warehouse --time-limit 280 --out sweep --json > result.json`, again until it is complete\n\n"
+    "- `saccade tradeoff warehouse --device cuda --engine tensorrt --out sweep --prepare-only`\n\n"
+    "- `saccade tradeoff warehouse --prune none,2:4 --pruned camera:2:4=camera-2to4-tuned.onnx`\n\n"
     "- `saccade tradeoff --from docs/tradeoff/cpu.json --max-latency 5` asks a result, and measures nothing\n\n"
     "Exit status: 0, 1 where no candidate meets the limits, 3 where the sweep is not complete yet."
 )
@@ -38,6 +41,12 @@ def tradeoff(
         str | None, typer.Option("--precision", metavar="LIST", help="Such as `fp32,fp16,int8,int8_mixed`.")
     ] = None,
     prune: Annotated[str | None, typer.Option("--prune", metavar="LIST", help="Such as `none,2:4,channels`.")] = None,
+    pruned: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pruned", metavar="NETWORK:HOW=FILE", help="A network pruned elsewhere, `camera:2:4=FILE`; repeatable."
+        ),
+    ] = None,
     size: Annotated[
         str | None, typer.Option("--size", metavar="LIST", help="Further image sizes, such as `160x160,192x192`.")
     ] = None,
@@ -73,6 +82,9 @@ def tradeoff(
         float | None,
         typer.Option("--time-limit", min=1, metavar="S", help="Ends after so long; goes on next time [s]."),
     ] = None,
+    prepare_only: Annotated[
+        bool, typer.Option("--prepare-only", help="Makes scenes, samples and networks; needs no GPU, measures nothing.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forgets what was measured in the folder before.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Tries again what could not be made before.")] = False,
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Goes into the result.")] = None,
@@ -102,6 +114,7 @@ def tradeoff(
         changes = {
             "precisions": _list(precision),
             "pruning": _list(prune),
+            "pruned": _pruned(pruned),
             "sizes": None if size is None else [_size(text) for text in _list(size) or ()],
             "batches": None if batch is None else [_whole(text, "--batch") for text in _list(batch) or ()],
             "networks": network,
@@ -110,11 +123,16 @@ def tradeoff(
             "calibration": calibration,
             "gate": share,
         }
-        result, folder = _measured(
-            configuration, out, {k: v for k, v in changes.items() if v is not None},
-            engine=engine, device=device, overrides=overrides, quiet=as_json,
-            fresh=fresh, retry=retry, time_limit_s=time_limit, note=note,
+        run = functools.partial(
+            _measured, configuration, out, {k: v for k, v in changes.items() if v is not None},
+            engine=engine, device=device, overrides=overrides, retry=retry, time_limit_s=time_limit,
         )  # fmt: skip
+        if prepare_only:
+            if fresh:
+                raise typer.BadParameter("nothing is measured, so that there is nothing to forget: leave --fresh out")
+            _show_prepared(*run(prepare=True), as_json=as_json)
+            return
+        result, folder = run(fresh=fresh, note=note)
     advice = [
         found
         for number in sorted({entry["batch"] for entry in result["candidates"]})
@@ -136,13 +154,13 @@ def _measured(
     engine: Any,
     device: Any,
     overrides: Sequence[str] | None,
-    quiet: bool,
+    prepare: bool = False,
     **options: Any,
 ) -> tuple[Mapping[str, Any], Path]:
     from saccade.benchmark.text import Progress
     from saccade.cli_output import stdout_kept_clean
     from saccade.configuration import load_configuration
-    from saccade.validation.tradeoff import measure_tradeoff, with_tradeoff
+    from saccade.validation.tradeoff import measure_tradeoff, prepare_tradeoff, with_tradeoff
 
     loaded = load_configuration(
         configuration,
@@ -159,11 +177,26 @@ def _measured(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with stdout_kept_clean(), contextlib.closing(progress):
-            return measure_tradeoff(loaded, out=folder, say=progress, **options), folder
+            work = prepare_tradeoff if prepare else measure_tradeoff
+            return work(loaded, out=folder, say=progress, **options), folder
     except KeyboardInterrupt:
         raise Stopped(f"stopped; what was measured is in {folder}, and the same command goes on with it") from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _show_prepared(found: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        for key, file in found["models"].items():
+            typer.echo(f"{key}: {file}")
+    for key, reason in found["failed"].items():
+        typer.echo(f"{key} cannot be made: {reason}", err=True)
+    if not found["complete"]:
+        typer.echo("the time limit was reached; the same command goes on", err=True)
+        raise typer.Exit(NOT_COMPLETE)
+    typer.echo(f"prepared in {folder}; the same command without --prepare-only measures, here or elsewhere", err=True)
 
 
 def _show(result: Mapping[str, Any], advice: Sequence[Any], folder: Path | None, *, as_json: bool) -> None:
@@ -177,6 +210,9 @@ def _show(result: Mapping[str, Any], advice: Sequence[Any], folder: Path | None,
     for found in advice:
         for line in found.lines():
             typer.echo(line, err=as_json)
+    if left := result.get("remaining"):
+        text = ", ".join(f"{count} {what}" for what, count in left.items())
+        typer.echo(f"not complete, there remain: {text}; the same command goes on", err=True)
     if folder is not None:
         typer.echo(f"report: {folder / 'tradeoff.html'}", err=True)
     if as_json:
@@ -198,6 +234,19 @@ def _gate(text: str | None) -> float | None:
             f"expected default, strict or a share such as 0.995, got {text!r}", param_hint="--gate"
         )
     return value
+
+
+def _pruned(entries: Sequence[str] | None) -> dict[str, dict[str, str]] | None:
+    found: dict[str, dict[str, str]] = {}
+    for entry in entries or ():
+        what, equals, file = entry.partition("=")
+        network, colon, how = what.partition(":")
+        if not (network and colon and how and equals and file):
+            raise typer.BadParameter(
+                f"expected NETWORK:HOW=FILE such as camera:2:4=camera-sparse.onnx, got {entry!r}", param_hint="--pruned"
+            )
+        found.setdefault(network, {})[how] = file
+    return found or None
 
 
 def _list(text: str | None) -> list[str] | None:

@@ -10,6 +10,7 @@ from saccade.config_section import Section
 
 Precision = Literal["fp32", "fp16", "int8", "int8_mixed"]
 Pruning = Literal["none", "l1", "channels", "2:4"]
+Pruned = Literal["l1", "channels", "2:4"]
 
 
 class TradeoffConfig(Section):
@@ -25,6 +26,12 @@ class TradeoffConfig(Section):
     """Share of weights or channels that ``l1`` and ``channels`` take out; ``None`` = 0.5 and 0.25."""
     fine_tune_minutes: float = Field(0.0, ge=0, le=600)
     """Training after pruning [min], for the shipped networks and those trained from them; needs torch."""
+    pruned: dict[str, dict[Pruned, str]] = {}
+    """Networks that were pruned elsewhere, in FP32: ONNX file by network and pruning, ``{camera: {"2:4": FILE}}``; all
+    precisions of that pruning are made from it."""
+    int8: Literal["auto", "qdq", "calibrator"] = "auto"
+    """How ``int8`` reaches TensorRT: scales in the graph, or its own calibrator, which only releases before 10 have;
+    ``auto`` = the calibrator where that is so."""
     sizes: list[tuple[int, int]] = []
     """Further input sizes of image networks, width and height [px]; their own is always measured."""
     batches: list[int] = [1]

@@ -214,7 +214,8 @@ def _configure(
         config.add_optimization_profile(profile)
     if not traits.precision_flags or (traits.strongly_typed and prepared.samples is None):
         return None
-    if prepared.half or prepared.samples is not None:
+    # What int8 leaves in float runs in half, also around the Q/DQ pairs of a float graph.
+    if prepared.half or options.precision == "int8":
         config.set_flag(trt.BuilderFlag.FP16)
     if options.precision == "int8":
         config.set_flag(trt.BuilderFlag.INT8)

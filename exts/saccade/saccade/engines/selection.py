@@ -168,6 +168,37 @@ def _tensorrt_problem() -> str | None:
     return None
 
 
+def engine_made_ready(
+    path: Path,
+    config: EngineConfig,
+    *,
+    device: str = "cpu",
+    shapes: Shapes | None = None,
+    defaults: Shapes | None = None,
+    say: Callable[[str], None] = quiet,
+) -> Engine:
+    """Makes sure that :func:`engine_from_onnx` with the same arguments opens an engine without building it.
+
+    An engine that is in the store already is looked up there and not opened, which takes no time on the GPU.
+
+    Returns:
+        The network on ONNX Runtime and the CPU, whose tensors have the names and shapes of the engine's.
+
+    Raises:
+        ModelError: The file cannot be used.
+        DependencyError: The engine is not installed.
+        EngineError: The TensorRT engine cannot be built, differs too much from its FP32 reference, or is refused.
+    """
+    path = Path(path)
+    if wants_tensorrt(config.backend, device):
+        if path.suffix in PLAN_SUFFIXES:
+            return _engine_from_plan(path, device=device, shapes=shapes, store=None)
+        _stored_from_onnx(
+            path, config, device=device, shapes=shapes, defaults=defaults, ranges=None, store=None, say=say
+        )
+    return _onnxruntime()(path, threads=config.threads, shapes=shapes, defaults=defaults)
+
+
 def _tensorrt_from_onnx(
     path: Path,
     config: EngineConfig,
@@ -181,6 +212,24 @@ def _tensorrt_from_onnx(
 ) -> Engine:
     from saccade.engines.tensorrt import TensorRTEngine
 
+    stored, wanted = _stored_from_onnx(
+        path, config, device=device, shapes=shapes, defaults=defaults, ranges=ranges, store=store, say=say
+    )
+    return TensorRTEngine(stored.data, name_of=path.name, device=device, shapes=wanted, facts=facts_of(stored))
+
+
+def _stored_from_onnx(
+    path: Path,
+    config: EngineConfig,
+    *,
+    device: str,
+    shapes: Shapes | None,
+    defaults: Shapes | None,
+    ranges: Mapping[str, ShapeRange] | None,
+    store: EngineStore | None,
+    say: Callable[[str], None],
+) -> tuple[StoredPlan, Shapes]:
+    """Returns the plan, built where it is not stored, and the shapes of the inputs that the file leaves open."""
     # ONNX Runtime says what is wrong with the file or the shapes, in the same words whichever engine runs it.
     reference = _onnxruntime()(path, threads=config.threads, shapes=shapes, defaults=defaults)
     resolved = {spec.name: spec.shape for spec in reference.inputs}
@@ -190,8 +239,7 @@ def _tensorrt_from_onnx(
     wanted = {name: resolved[name] for name in is_open}
     accepted = {name: (ranges or {}).get(name, ShapeRange.fixed(shape)) for name, shape in wanted.items()}
     options = options_from_config(config, ranges=accepted)
-    stored = qualified_plan(path, options, device=device, threads=config.threads, store=store, say=say)
-    return TensorRTEngine(stored.data, name_of=path.name, device=device, shapes=wanted, facts=facts_of(stored))
+    return qualified_plan(path, options, device=device, threads=config.threads, store=store, say=say), wanted
 
 
 def _engine_from_plan(path: Path, *, device: str, shapes: Shapes | None, store: EngineStore | None) -> Engine:

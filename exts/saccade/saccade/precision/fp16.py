@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from saccade.errors import ConfigurationError, DependencyError, ModelError
@@ -45,6 +45,8 @@ def half_from_float(
             f"blocked: {', '.join(sorted(unknown))}: neither an operator nor a node of this network; "
             f"its operators are {', '.join(sorted(operators))}"
         )
+    # The conversion changes constants in place.
+    named_constants = dict(_float_constants(named))
     too_large = overflowing(named)
     overflowed = {node.name for node in named.graph.node if too_large.keys() & set(node.input)}
     if too_large and say is not None:
@@ -59,7 +61,7 @@ def half_from_float(
         )
     except Exception as error:
         raise ModelError(f"this network cannot be converted to float16: {error}") from error
-    return _without_round_trips(_sorted(half))
+    return _with_float_constants(_without_round_trips(_sorted(half)), named_constants)
 
 
 def overflowing(model: onnx.ModelProto) -> dict[str, float]:
@@ -168,6 +170,33 @@ def _without_round_trips(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [node for node in model.graph.node if node.op_type != "Cast" or node.output[0] in read]
     del model.graph.node[:]
     model.graph.node.extend(kept)
+    return model
+
+
+def _with_float_constants(model: onnx.ModelProto, constants: Mapping[str, Any]) -> onnx.ModelProto:
+    """Gives nodes that stay in float32 their constants as they were, where the conversion rounds and casts them back.
+
+    The scales of a Resize are such: behind a cast they are no constant any more, so that neither ONNX's shape
+    inference nor TensorRT's parser knows the size of what comes out, and a third would be rounded.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    restored = {}
+    for node in model.graph.node:
+        to = next((a.i for a in node.attribute if a.name == "to"), None) if node.op_type == "Cast" else None
+        if to == TensorProto.FLOAT and node.input[0] in constants:
+            restored[node.output[0]] = constants[node.input[0]]
+    if not restored:
+        return model
+    kept = [node for node in model.graph.node if node.output[0] not in restored]
+    read = {name for node in kept for name in _used(node)} | {info.name for info in model.graph.output}
+    kept = [node for node in kept if node.op_type != "Constant" or node.output[0] in read]
+    initializers = [constant for constant in model.graph.initializer if constant.name in read]
+    initializers += [numpy_helper.from_array(value, name) for name, value in restored.items() if name in read]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(initializers)
     return model
 
 

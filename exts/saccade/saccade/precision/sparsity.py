@@ -71,6 +71,36 @@ def sparse_masks(
     return masks
 
 
+def unpruned_layers(model: onnx.ModelProto, how: str) -> tuple[list[str], list[str]]:
+    """Returns the layers that pruning is for, and those of them whose weights do not show it, by the names of nodes.
+
+    With ``"2:4"`` those are the layers that sparse tensor cores take: their input channels are a multiple of 16, their
+    output channels of 8. Where a network has none so wide, all that hold four neighbours count. Other layers may be
+    as they like.
+
+    Args:
+        model: A float network.
+        how: ``"l1"``, which shows in zeros, or ``"2:4"``.
+    """
+    constants = _initializers(model)
+    candidates = sparse_masks(model, how)
+    layers, wide = {}, {}
+    for index, node in enumerate(model.graph.node):
+        if len(node.input) < 2 or node.input[1] not in candidates or node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        weight = constants[node.input[1]]
+        across = np.swapaxes(weight, 0, 1) if _turned(node) else weight
+        name = node.name or f"{node.op_type} {index}"
+        if across.shape[1] >= GROUP:
+            layers[name] = across
+        if across.shape[1] % 16 == 0 and across.shape[0] % 8 == 0:
+            wide[name] = across
+    if how == "2:4":
+        layers = wide or layers
+        return list(layers), [name for name, weight in layers.items() if not is_2_to_4(weight)]
+    return list(layers), [name for name, weight in layers.items() if np.count_nonzero(weight) == weight.size]
+
+
 def masked(model: onnx.ModelProto, masks: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """Returns a copy of a network with the weights outside of the masks at zero."""
     import onnx

@@ -243,7 +243,7 @@ def _made(loaded: LoadedConfiguration, name: str, precision: str, device: str) -
     folder = folder if folder.is_dir() else folder.parent
     made = folder / "models" / f"{name}-{precision}.onnx"
     samples = folder / "calibration" / f"{name}.npz"
-    if precision == "int8" and finds_scales_itself(loaded.config.engine, device):
+    if precision == "int8" and finds_scales_itself(loaded.config.engine, device, loaded.config.tradeoff.int8):
         return (loaded.model_path(name), str(samples)) if samples.is_file() else None
     return (made, None) if made.is_file() else None
 

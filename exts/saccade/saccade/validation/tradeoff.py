@@ -7,17 +7,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saccade.benchmark.suite import commit
-from saccade.config import RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.engines.selection import quiet
-from saccade.errors import ConfigurationError, EngineError, ModelError, RecordError, SaccadeError
-from saccade.network import Network
-from saccade.precision.samples import Samples
+from saccade.errors import ConfigurationError, EngineError, ModelError, RecordError
 from saccade.telemetry.host import host_facts, package_versions
 from saccade.telemetry.recorder import finite
 from saccade.validation.recommendation import (
@@ -30,33 +26,19 @@ from saccade.validation.recommendation import (
 )
 from saccade.validation.tradeoff_candidates import Candidate, candidates_from_config
 from saccade.validation.tradeoff_energy import EnergyMeter
-from saccade.validation.tradeoff_inputs import (
-    SceneInputs,
-    check_disjoint,
-    network_config,
-    read_sensors,
-    scene_inputs,
-)
+from saccade.validation.tradeoff_inputs import SceneInputs, network_config
 from saccade.validation.tradeoff_journal import Journal
-from saccade.validation.tradeoff_measure import agreement, measure_batch, measure_in_loop
-from saccade.validation.tradeoff_models import (
-    Calibration,
-    CandidateModel,
-    calibration_samples,
-    engine_config,
-    finds_scales_itself,
-    model_for,
-    sized_model,
-    source_model,
+from saccade.validation.tradeoff_measure import (
+    ENERGY_SCENES,
+    KeptEngines,
+    agreement,
+    measure_batch,
+    measure_in_loop,
 )
+from saccade.validation.tradeoff_models import file_hash, source_model
+from saccade.validation.tradeoff_prepare import Say, Sweep, failed_engine, identified, prepare, scene_frames
 from saccade.validation.tradeoff_results import Measured, candidate_entries
-from saccade.validation.tradeoff_scenes import (
-    Scene,
-    calibration_scenes,
-    ensure_recorded,
-    evaluation_scenes,
-    with_config,
-)
+from saccade.validation.tradeoff_scenes import Scene, ensure_recorded, evaluation_scenes, with_config
 
 __all__ = [
     "RESULT_FILE",
@@ -64,39 +46,12 @@ __all__ = [
     "candidate_title",
     "measure_tradeoff",
     "pareto_front",
+    "prepare_tradeoff",
     "read_result",
     "recommend",
 ]
 
 SCHEMA = 1
-Say = Callable[[str], None]
-
-
-@dataclass(slots=True)
-class Sweep:
-    """What a sweep knows while it goes on."""
-
-    loaded: LoadedConfiguration
-    folder: Path
-    device: str
-    journal: Journal
-    say: Say
-    candidates: list[Candidate]
-    scenes: list[Scene]
-    models: dict[str, CandidateModel] = field(default_factory=dict)
-    """By candidate; those that cannot be made are missing."""
-    digests: dict[str, str] = field(default_factory=dict)
-    """Of the recordings, by scene."""
-    calibrations: dict[tuple[str, tuple[int, int] | None], Calibration] = field(default_factory=dict)
-
-    @property
-    def config(self) -> RunConfig:
-        """The configuration."""
-        return self.loaded.config
-
-    def labels(self, candidate: Candidate, scene: Scene) -> Path:
-        """The file with a candidate's predicted labels of a scene."""
-        return self.folder / "labels" / candidate.key / f"{scene.name}.npz"
 
 
 def measure_tradeoff(
@@ -130,149 +85,118 @@ def measure_tradeoff(
     from saccade.simulators.opening import device_for
 
     device = device_for(loaded.config)
-    candidates = candidates_from_config(loaded.config)
-    scenes = evaluation_scenes(loaded, out / "scenes")
-    started = time.monotonic()
+    over = _clock(time_limit_s)
     if fresh:
         for name in ("journal.jsonl", "labels"):
             path = out / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-    def over() -> bool:
-        return time_limit_s is not None and time.monotonic() - started > time_limit_s
-
-    with Journal(out, _plan(loaded, device)) as journal:
-        sweep = Sweep(loaded, out, device, journal, say, candidates, scenes)
-        complete = _prepare(sweep, over, retry=retry) and _measure(sweep, over)
+    with Journal(out, _plan(loaded)) as journal:
+        journal.measured_on(_machine(device))
+        sweep = _sweep(loaded, out, device, journal, say, retry=retry)
+        complete = prepare(sweep, over) and _measure(sweep, over)
         result = _result(sweep, complete=complete, note=note)
     write_result(out, result)
     return result
 
 
-def _plan(loaded: LoadedConfiguration, device: str) -> dict[str, Any]:
-    """What must be the same for measurements to belong to one sweep; candidates and scenes may be added later."""
+def prepare_tradeoff(
+    loaded: LoadedConfiguration,
+    *,
+    out: Path,
+    retry: bool = False,
+    time_limit_s: float | None = None,
+    say: Say = quiet,
+) -> dict[str, Any]:
+    """Records scenes and calibration and makes every candidate's network; opens no engine and measures nothing.
+
+    The configured device does not have to be here: the folder may be copied to the machine that measures.
+
+    Args:
+        loaded: The configuration; its section ``tradeoff`` says what is compared.
+        out: Folder of the sweep.
+        retry: Tries again what could not be made before.
+        time_limit_s: Ends after the part that reaches it [s].
+        say: Told what is being done.
+
+    Returns:
+        ``complete``; ``scenes``; ``models``, the files below ``out`` or of the configuration by candidate; ``failed``,
+        the reasons by candidate.
+
+    Raises:
+        SaccadeError: The configuration names something that cannot be used, or not even FP32 can be made.
+    """
+    from saccade.kernels.setup import prepare_warp
+
+    prepare_warp()
+    device = "cuda:0" if loaded.config.simulator.device == "cuda" else "cpu"
+    with Journal(out, _plan(loaded)) as journal:
+        sweep = _sweep(loaded, out, device, journal, say, retry=retry)
+        complete = prepare(sweep, _clock(time_limit_s), engines=False)
+        return {
+            "complete": complete,
+            "scenes": list(sweep.digests),
+            "models": {key: str(model.path) for key, model in sweep.models.items()},
+            "failed": {
+                candidate.key: entry["reason"]
+                for candidate in sweep.candidates
+                if candidate.key not in sweep.models
+                and (entry := journal.find("failed", candidate=candidate.key)) is not None
+            },
+        }
+
+
+def _sweep(loaded: LoadedConfiguration, out: Path, device: str, journal: Journal, say: Say, *, retry: bool) -> Sweep:
+    candidates = candidates_from_config(loaded.config)
+    return Sweep(loaded, out, device, journal, say, candidates, evaluation_scenes(loaded, out / "scenes"), retry=retry)
+
+
+def _clock(limit_s: float | None) -> Callable[[], bool]:
+    """Returns what tells whether so much time has passed since now."""
+    started = time.monotonic()
+    return lambda: limit_s is not None and time.monotonic() - started > limit_s
+
+
+def _plan(loaded: LoadedConfiguration) -> dict[str, Any]:
+    """What must be the same for measurements to belong to one sweep; candidates and scenes may be added later.
+
+    No path is part of it, so that the folder and what the configuration names may move. What it is calibrated on and
+    which recordings are measured decides by content: see :func:`identified`.
+    """
     config = loaded.config
     section = config.tradeoff
-    host, versions = host_facts(), package_versions()
     shown = config.model_dump(mode="json")
     return {
         "sensors": shown["sensors"],
-        "networks": shown["networks"],
+        "networks": {
+            name: {key: value for key, value in entry.items() if key != "model"}
+            for name, entry in shown["networks"].items()
+        },
         "engine": {name: shown["engine"][name] for name in ("backend", "threads", "workspace_mib", "graph")},
-        "models": {name: _identity(source_model(loaded, name)) for name in config.networks},
+        "models": {name: file_hash(source_model(loaded, name)) for name in config.networks},
         "frames": section.frames,
         "warmup": section.warmup,
         "amount": section.amount,
         "fine_tune_minutes": section.fine_tune_minutes,
-        "calibration": section.calibration,
         "calibration_frames": section.calibration_frames,
         "layouts": section.seed,
-        "recordings": section.recordings,
+    }
+
+
+def _machine(device: str) -> dict[str, Any]:
+    """What must be the same for measurements to be compared with each other."""
+    host, versions = host_facts(), package_versions()
+    return {
         "device": device,
         "processor": (host.get("gpu") or {}).get("name") if device != "cpu" else host.get("cpu"),
         "versions": {name: versions.get(name) for name in ("onnxruntime", "tensorrt", "warp-lang")},
     }
 
 
-def _identity(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _prepare(sweep: Sweep, over: Callable[[], bool], *, retry: bool) -> bool:
-    """Makes every candidate's network and opens it once, which builds its engine; returns whether there was time."""
-    for scene in sweep.scenes if sweep.config.tradeoff.recordings else ():
-        sweep.digests[scene.name] = ensure_recorded(sweep.loaded, scene, sweep.journal, say=sweep.say)
-    for number, candidate in enumerate(sweep.candidates, start=1):
-        failed = sweep.journal.find("failed", candidate=candidate.key)
-        if failed is not None and not retry and sweep.journal.find("built", candidate=candidate.key) is None:
-            continue
-        if over():
-            return False
-        sweep.say(f"candidate {number} of {len(sweep.candidates)}: {candidate.key}")
-        try:
-            model = model_for(
-                sweep.loaded,
-                candidate,
-                sweep.folder / "models",
-                calibration=lambda c=candidate: _calibration(sweep, c),  # type: ignore[misc]
-                calibrator=finds_scales_itself(sweep.config.engine, sweep.device),
-                say=sweep.say,
-            )
-            _open_once(sweep, candidate, model)
-        except (ModelError, EngineError, ConfigurationError) as error:
-            if candidate == candidate.reference or _is_about_calibration(error):
-                raise
-            sweep.say(f"{candidate.key} is left out: {error}")
-            sweep.journal.append({"kind": "failed", "candidate": candidate.key, "reason": str(error)})
-            continue
-        sweep.models[candidate.key] = model
-        known = sweep.journal.find("built", candidate=candidate.key)
-        if known is None or known["sha256"] != model.sha256:
-            entry = {"sha256": model.sha256, "bytes": model.bytes, "build_s": model.build_s, "facts": model.facts}
-            sweep.journal.append({"kind": "built", "candidate": candidate.key, **entry})
-    return True
-
-
-class CalibrationOverlap(ConfigurationError):
-    """Calibration and evaluation share frames: the sweep as a whole is at fault, not one candidate."""
-
-
-def _is_about_calibration(error: SaccadeError) -> bool:
-    return isinstance(error, CalibrationOverlap)
-
-
-def _open_once(sweep: Sweep, candidate: Candidate, model: CandidateModel) -> None:
-    section = network_config(sweep.config, candidate.network, candidate.size)
-    config = read_sensors(sweep.config, section)
-    network = Network(
-        candidate.network,
-        section,
-        model.path,
-        sensors=config.sensors,
-        engine=engine_config(config.engine, candidate, model),
-        device=sweep.device,
-        say=sweep.say,
-    )
-    network.close()
-
-
-def _calibration(sweep: Sweep, candidate: Candidate) -> Calibration:
-    """The calibration samples of a network at a size, made once, and checked against what is measured on."""
-    key = (candidate.network, candidate.size)
-    if key in sweep.calibrations:
-        return sweep.calibrations[key]
-    source = source_model(sweep.loaded, candidate.network)
-    given = sweep.config.tradeoff.calibration
-    recorded: list[Scene] = []
-    if given is None:
-        recorded = calibration_scenes(sweep.loaded, sweep.folder / "scenes")
-        for number, scene in enumerate(recorded, start=1):
-            sweep.say(f"calibration: layout {number} of {len(recorded)}")
-            ensure_recorded(sweep.loaded, scene, sweep.journal, say=sweep.say)
-    found = calibration_samples(sweep.loaded, candidate, source, recorded, sweep.folder / "calibration", say=sweep.say)
-    evaluation: dict[str, Sequence[str]] = {}
-    for scene in sweep.scenes:
-        # Layouts' frames differ by their seeds, which are disjoint; what was given by a user is compared.
-        if given is not None or scene.seed is None:
-            ensure_recorded(sweep.loaded, scene, sweep.journal, say=sweep.say)
-            inputs = _inputs(sweep, candidate, scene)
-            evaluation[scene.name] = Samples(inputs.tensors, scene.name).hashes
-    if evaluation:
-        try:
-            check_disjoint(found.samples.hashes, evaluation, f"tradeoff.calibration: {found.samples.source}")
-        except ConfigurationError as error:
-            raise CalibrationOverlap(str(error)) from error
-    sweep.calibrations[key] = found
-    return found
-
-
 def _measure(sweep: Sweep, over: Callable[[], bool]) -> bool:
     """Measures what is missing, scene by scene; returns whether everything is there."""
     meter = EnergyMeter(sweep.device)
-    usable = [candidate for candidate in sweep.candidates if candidate.key in sweep.models]
-    batches = [batch for batch in sweep.config.tradeoff.batches if batch > 1 or sweep.device != "cpu"]
+    alone = KeptEngines(sweep.device)
+    usable = sweep.usable()
     total = len(usable) * len(sweep.scenes)
     try:
         for number, scene in enumerate(sweep.scenes):
@@ -289,32 +213,61 @@ def _measure(sweep: Sweep, over: Callable[[], bool]) -> bool:
                     done = number * len(usable) + place + 1
                     sweep.say(f"measuring {done} of {total}: {candidate.key} on {scene.name}")
                     _measure_cell(sweep, candidate, scene, number)
-            for batch in batches:
+            for batch in _batches(sweep, number):
                 inputs: dict[tuple[str, tuple[int, int] | None], SceneInputs] = {}
                 for candidate in turn:
                     if _batch_cell(sweep, candidate, scene, batch) is None:
                         if over():
                             return False
                         sweep.say(f"measuring batch {batch}: {candidate.key} on {scene.name}")
-                        _measure_batch_cell(sweep, candidate, scene, batch, inputs, meter)
+                        found = _batch_figures(sweep, candidate, scene, number, batch, inputs, alone, meter)
+                        identity = {"kind": "batch", "batch": batch, **_identified(sweep, candidate, scene)}
+                        sweep.journal.append({**identity, **found})
     finally:
+        alone.close()
         meter.close()
     return True
 
 
-def _inputs(sweep: Sweep, candidate: Candidate, scene: Scene) -> SceneInputs:
-    source = source_model(sweep.loaded, candidate.network)
-    model = sized_model(source, candidate, sweep.folder / "models")
-    return scene_inputs(sweep.loaded, candidate.network, model, scene, size=candidate.size)
+def _batches(sweep: Sweep, number: int) -> list[int]:
+    """The batches that a scene is measured with, engine alone: a batch of 1 is for its energy only."""
+    energy = sweep.device != "cpu" and number < ENERGY_SCENES
+    return [batch for batch in sweep.config.tradeoff.batches if batch > 1 or energy]
+
+
+def _remaining(sweep: Sweep) -> dict[str, int]:
+    """How much of the sweep is left: networks to be made, engines to be looked at or built, measurements."""
+    failed = {
+        candidate.key
+        for candidate in sweep.candidates
+        if candidate.key not in sweep.models and sweep.journal.find("failed", candidate=candidate.key) is not None
+    }
+    open_ones = [candidate for candidate in sweep.candidates if candidate.key not in failed]
+    cells = [
+        candidate.key not in sweep.models or scene.name not in sweep.digests or _cell(sweep, candidate, scene) is None
+        for scene in sweep.scenes
+        for candidate in open_ones
+    ]
+    alone = [
+        candidate.key not in sweep.models
+        or scene.name not in sweep.digests
+        or _batch_cell(sweep, candidate, scene, batch) is None
+        for number, scene in enumerate(sweep.scenes)
+        for batch in _batches(sweep, number)
+        for candidate in open_ones
+    ]
+    made = [candidate for candidate in open_ones if candidate.key in sweep.models]
+    per_candidate = 1 + (sum(batch > 1 for batch in sweep.config.tradeoff.batches) if sweep.device != "cpu" else 0)
+    return {
+        "networks": len(open_ones) - len(made),
+        "engines": len(open_ones) * per_candidate - len(sweep.ready),
+        "measurements": sum(cells) + sum(alone),
+    }
 
 
 def _identified(sweep: Sweep, candidate: Candidate, scene: Scene) -> dict[str, Any]:
-    return {
-        "candidate": candidate.key,
-        "scene": scene.name,
-        "digest": sweep.digests.get(scene.name),
-        "sha256": sweep.models[candidate.key].sha256,
-    }
+    digest = sweep.digests.get(scene.name)
+    return {"scene": scene.name, "digest": digest, **identified(sweep, candidate)}
 
 
 def _cell(sweep: Sweep, candidate: Candidate, scene: Scene) -> dict[str, Any] | None:
@@ -344,37 +297,37 @@ def _measure_cell(sweep: Sweep, candidate: Candidate, scene: Scene, number: int)
     )
 
 
-def _measure_batch_cell(
+def _batch_figures(
     sweep: Sweep,
     candidate: Candidate,
     scene: Scene,
+    number: int,
     batch: int,
     inputs: dict[tuple[str, tuple[int, int] | None], SceneInputs],
+    alone: KeptEngines,
     meter: EnergyMeter,
-) -> None:
+) -> dict[str, Any]:
+    """What the engine alone gives with a batch, or why it gives nothing."""
+    reason = failed_engine(sweep, candidate, batch)
+    if reason is not None:
+        return {"failed": reason}
     key = (candidate.network, candidate.size)
     if key not in inputs:
-        inputs[key] = _inputs(sweep, candidate, scene)
-    identity = {"kind": "batch", "batch": batch, **_identified(sweep, candidate, scene)}
+        inputs[key] = scene_frames(sweep, candidate, scene)
     try:
-        found = measure_batch(
-            sweep.loaded,
-            candidate,
-            sweep.models[candidate.key],
-            inputs[key],
-            batch=batch,
-            device=sweep.device,
-            meter=meter,
-            say=sweep.say,
+        engine = alone.engine(
+            sweep.loaded, candidate, sweep.models[candidate.key], inputs[key], batch=batch, say=sweep.say
         )
+        section = network_config(sweep.config, candidate.network, candidate.size)
+        return measure_batch(engine, inputs[key], section, meter=meter if number < ENERGY_SCENES else None)
     except (ModelError, EngineError) as error:
-        sweep.journal.append({**identity, "failed": str(error)})
-        return
-    sweep.journal.append({**identity, **found})
+        return {"failed": str(error)}
+    finally:
+        alone.make_room()
 
 
 def _result(sweep: Sweep, *, complete: bool, note: str | None) -> dict[str, Any]:
-    usable = [candidate for candidate in sweep.candidates if candidate.key in sweep.models]
+    usable = sweep.usable()
     # Rounds that every candidate went through, so that all are judged on the same frames.
     rounds = [
         scene
@@ -409,6 +362,7 @@ def _result(sweep: Sweep, *, complete: bool, note: str | None) -> dict[str, Any]
         "kind": "tradeoff",
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "complete": complete and bool(entries),
+        **({} if complete else {"remaining": _remaining(sweep)}),
         "note": note,
         "configuration": sweep.loaded.name,
         "device": sweep.device,

@@ -77,6 +77,17 @@ def candidates_from_config(config: RunConfig) -> list[Candidate]:
         raise ConfigurationError(
             f"tradeoff.networks: no network {unknown[0]!r}; configured are: {', '.join(config.networks) or 'none'}"
         )
+    for name, files in wanted.pruned.items():
+        if name not in config.networks:
+            raise ConfigurationError(
+                f"tradeoff.pruned: no network {name!r}; configured are: {', '.join(config.networks)}"
+            )
+        unused = [pruning for pruning in files if pruning not in wanted.pruning]
+        if unused:
+            raise ConfigurationError(
+                f"tradeoff.pruned.{name}.{unused[0]}: a network is given for a pruning that is not compared: add it, "
+                f"--prune {','.join((*wanted.pruning, *unused))}"
+            )
     found: list[Candidate] = []
     for name in dict.fromkeys(names):
         images = [source for source in config.networks[name].inputs.values() if isinstance(source, ImageInput)]

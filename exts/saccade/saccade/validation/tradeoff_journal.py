@@ -81,6 +81,19 @@ class Journal:
             raise RecordError(write_problem(self.path, error)) from error
         self._entries.append(line)
 
+    def measured_on(self, machine: Mapping[str, Any]) -> None:
+        """Binds the journal to the machine that measures; where it was prepared does not matter.
+
+        Raises:
+            RecordError: What is there was measured on another one.
+        """
+        wanted = json.loads(json.dumps(dict(machine)))
+        known = self.find("machine")
+        if known is None:
+            self.append({"kind": "machine", "machine": wanted})
+            return
+        self._refuse(known["machine"], wanted, "holds measurements of another machine")
+
     def close(self) -> None:
         """Closes the file; safe to call twice."""
         self._file.close()
@@ -137,11 +150,13 @@ class Journal:
             raise RecordError(
                 f"{self.path}: no journal of this version: start anew with --fresh, or give another --out"
             )
-        there = first["plan"]
+        self._refuse(first["plan"], wanted, "holds a sweep of something else")
+
+    def _refuse(self, there: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
         different = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
         if different:
             raise RecordError(
-                f"{self.path}: holds a sweep of something else ({', '.join(sorted(different))} "
+                f"{self.path}: {what} ({', '.join(sorted(different))} "
                 f"{'differs' if len(different) == 1 else 'differ'}): measure anew with --fresh, or give another --out"
             )
 

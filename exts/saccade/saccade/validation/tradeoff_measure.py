@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import warp as wp
 
+from saccade.config import EngineConfig, NetworkConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import ReflexController
+from saccade.engines.base import Engine
 from saccade.engines.selection import engine_from_onnx
 from saccade.errors import EngineError, ModelError
 from saccade.execution import execution_for
@@ -30,6 +33,10 @@ from saccade.validation.tradeoff_scenes import Scene, replay_config
 
 LEAST_RUNS = 12
 """Runs of a batch per scene."""
+LEAST_FREE = 0.25
+"""Share of the GPU's memory that kept engines leave free."""
+ENERGY_SCENES = 3
+"""Scenes in which energy is measured, the first ones: what an engine takes does not depend on the frames."""
 ENERGY_S = 1.0
 """How long an engine is kept busy per scene for its energy [s]: NVML's counter moves some ten times a second."""
 
@@ -172,33 +179,129 @@ def summed(records: Sequence[dict[str, Any]], network: str, *, cap: float | None
     }
 
 
+@dataclass(frozen=True, slots=True)
+class AloneEngine:
+    """A candidate's engine for one batch, bound to arrays of its own."""
+
+    engine: Engine
+    batch: int
+    arrays: dict[str, wp.array]
+    run: Callable[[], None]
+    """Runs it once and waits; on CUDA a captured graph."""
+    memory_bytes: int | None
+    """GPU memory that opening and capturing it took; ``None`` on the CPU."""
+
+
+class KeptEngines:
+    """Opened engines that are measured alone, kept from scene to scene on a GPU, where opening one takes a second.
+
+    On the CPU, where opening costs little and threads of an open engine might disturb the next, none is kept.
+
+    Args:
+        device: Warp device of the engines.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._open: dict[tuple[str, int], AloneEngine] = {}
+
+    def engine(
+        self,
+        loaded: LoadedConfiguration,
+        candidate: Candidate,
+        model: CandidateModel,
+        inputs: SceneInputs,
+        *,
+        batch: int,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> AloneEngine:
+        """Returns a candidate's engine for a batch, opened where it is not yet.
+
+        Raises:
+            ModelError: The network's batch is fixed at another size.
+            EngineError: It cannot be opened.
+        """
+        key = (candidate.key, batch)
+        if key not in self._open:
+            config = engine_config(loaded.config.engine, candidate, model)
+            shapes = {tensor: (batch, *rows.shape[1:]) for tensor, rows in inputs.tensors.items()}
+            self._open[key] = _opened_alone(model.path, config, shapes, batch, device=self._device, say=say)
+        return self._open[key]
+
+    def make_room(self) -> None:
+        """Closes what need not, or must not, be kept."""
+        if not self._device.startswith("cuda"):
+            self.close()
+            return
+        place = wp.get_device(self._device)
+        if place.free_memory < LEAST_FREE * place.total_memory:
+            self.close()
+
+    def close(self) -> None:
+        """Closes all; safe to call twice."""
+        while self._open:
+            self._open.popitem()[1].engine.close()
+
+
 def measure_batch(
-    loaded: LoadedConfiguration,
-    candidate: Candidate,
-    model: CandidateModel,
-    inputs: SceneInputs,
-    *,
-    batch: int,
-    device: str,
-    meter: EnergyMeter,
-    say: Callable[[str], None] = lambda _: None,
+    alone: AloneEngine, inputs: SceneInputs, section: NetworkConfig, *, meter: EnergyMeter | None
 ) -> dict[str, Any]:
-    """Runs a candidate's engine alone on prepared frames, ``batch`` at a time, and scores its labels.
+    """Runs an engine alone on prepared frames, a batch at a time, and scores its labels.
+
+    Args:
+        alone: The engine.
+        inputs: Frames of one scene.
+        section: The network's configuration.
+        meter: Measures the energy; ``None`` = not in this scene.
 
     Returns:
         ``run_ms`` of every run, summed counts as of :func:`summed` where there are labels and a truth, ``energy_j`` of
         one run or ``None`` with ``energy_absent``, the engine's facts.
-
-    Raises:
-        ModelError: The network's batch is fixed at another size.
     """
-    section = network_config(loaded.config, candidate.network, candidate.size)
-    shapes = {tensor: (batch, *rows.shape[1:]) for tensor, rows in inputs.tensors.items()}
+    batch, arrays, run = alone.batch, alone.arrays, alone.run
+    chunks = _chunks(inputs.count, batch)
+    times: list[float] = []
+    confusion = np.zeros((CLASS_COUNT, CLASS_COUNT + 1), np.int64)
+    tensor = section.decoder.labels
+    scored = tensor is not None and inputs.truth is not None
+    _fill(arrays, inputs, chunks[0])
+    for _ in range(3):
+        run()
+    for number in range(max(len(chunks), LEAST_RUNS)):
+        rows = chunks[number % len(chunks)]
+        _fill(arrays, inputs, rows)
+        begin = time.perf_counter_ns()
+        run()
+        times.append((time.perf_counter_ns() - begin) * 1e-6)
+        if scored and number < len(chunks):
+            # Of the last chunk, which is filled up with frames from the start, only its own are scored.
+            own = min(batch, inputs.count - number * batch)
+            _count(confusion, arrays[tensor].numpy()[:own], inputs.truth[rows[:own]], section.decoder.classes)  # type: ignore[index]
+    elsewhere = f"measured in the first {ENERGY_SCENES} scenes"
+    energy, absent = (None, elsewhere) if meter is None else meter.per_run(run, seconds=ENERGY_S)
+    return {
+        "run_ms": times,
+        **(_totals(confusion) if scored else {"intersection": None, "union": None, "support": None}),
+        "frames": inputs.count,
+        "energy_j": energy,
+        "energy_absent": absent,
+        "memory_bytes": alone.memory_bytes,
+        "engine": alone.engine.facts(),
+    }
+
+
+def _opened_alone(
+    path: Path,
+    config: EngineConfig,
+    shapes: dict[str, tuple[int, ...]],
+    batch: int,
+    *,
+    device: str,
+    say: Callable[[str], None],
+) -> AloneEngine:
     before = _free_memory(device)
     try:
-        engine = engine_from_onnx(
-            model.path, engine_config(loaded.config.engine, candidate, model), device=device, shapes=shapes, say=say
-        )
+        engine = engine_from_onnx(path, config, device=device, shapes=shapes, say=say)
     except ModelError as error:
         raise ModelError(f"batch {batch}: {error}; export the network with an open batch") from error
     try:
@@ -206,37 +309,12 @@ def measure_batch(
         for name, array in arrays.items():
             engine.bind(name, array)
         run = _runner(engine)
-        chunks = _chunks(inputs.count, batch)
-        times: list[float] = []
-        confusion = np.zeros((CLASS_COUNT, CLASS_COUNT + 1), np.int64)
-        tensor = section.decoder.labels
-        scored = tensor is not None and inputs.truth is not None
-        _fill(arrays, inputs, chunks[0])
-        for _ in range(3):
-            run()
-        for number in range(max(len(chunks), LEAST_RUNS)):
-            rows = chunks[number % len(chunks)]
-            _fill(arrays, inputs, rows)
-            begin = time.perf_counter_ns()
-            run()
-            times.append((time.perf_counter_ns() - begin) * 1e-6)
-            if scored and number < len(chunks):
-                # Of the last chunk, which is filled up with frames from the start, only its own are scored.
-                own = min(batch, inputs.count - number * batch)
-                _count(confusion, arrays[tensor].numpy()[:own], inputs.truth[rows[:own]], section.decoder.classes)  # type: ignore[index]
-        energy, absent = meter.per_run(run, seconds=ENERGY_S)
-        memory = _free_memory(device)
-        return {
-            "run_ms": times,
-            **(_totals(confusion) if scored else {"intersection": None, "union": None, "support": None}),
-            "frames": inputs.count,
-            "energy_j": energy,
-            "energy_absent": absent,
-            "memory_bytes": None if before is None or memory is None else max(0, before - memory),
-            "engine": engine.facts(),
-        }
-    finally:
+        run()
+        after = _free_memory(device)
+    except BaseException:
         engine.close()
+        raise
+    return AloneEngine(engine, batch, arrays, run, None if before is None or after is None else max(0, before - after))
 
 
 def agreement(first: Path, second: Path) -> tuple[int, int] | None:

@@ -4,44 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saccade import paths
 from saccade.config import EngineConfig
 from saccade.configuration import LoadedConfiguration
-from saccade.errors import ModelError, SaccadeError
-from saccade.models.export import atomic_path
-from saccade.network import NO_CLASS
+from saccade.engines.selection import QUALIFICATION_SAMPLES
+from saccade.errors import ConfigurationError, ModelError, SaccadeError
 from saccade.precision.compress import Recipe, compress
 from saccade.precision.compress import loaded as loaded_graph
 from saccade.precision.samples import Samples
-from saccade.precision.sources import input_shapes, samples_from
 from saccade.telemetry.recorder import write_atomic
 from saccade.validation.tradeoff_candidates import Candidate
-from saccade.validation.tradeoff_inputs import scene_inputs
-from saccade.validation.tradeoff_scenes import Scene
 
 if TYPE_CHECKING:
     import onnx
 
+    from saccade.validation.tradeoff_calibration import Calibration
+
 Say = Callable[[str], None]
 OPEN_BATCH = "_dynamic"
 """Ending of the name of a network with an open batch beside one with a batch of 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What int8 scales and pruning are measured on."""
-
-    path: Path
-    """The inputs as a .npz file, for TensorRT's own calibrator."""
-    samples: Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +46,8 @@ class CandidateModel:
     """Time that making it took [s]; 0 where nothing is changed."""
     calibration: Path | None = None
     """Samples for TensorRT's own calibrator, where the file is not quantized itself."""
+    calibration_digest: str | None = None
+    """Their hash, whatever their place."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What was done: the method, parameters, multiply-adds, nodes left in half, each where it is known."""
 
@@ -69,17 +62,32 @@ def source_model(loaded: LoadedConfiguration, name: str) -> Path:
     return beside if max(loaded.config.tradeoff.batches) > 1 and beside.is_file() else path
 
 
-def finds_scales_itself(config: EngineConfig, device: str) -> bool:
-    """Tells whether TensorRT finds int8 scales itself here: releases before 10 do not finish with Q/DQ graphs."""
-    if device == "cpu" or config.backend == "onnxruntime":
+def finds_scales_itself(config: EngineConfig, device: str, wanted: str = "auto") -> bool:
+    """Tells whether TensorRT finds int8 scales itself: releases before 10 do not finish with every Q/DQ graph.
+
+    Args:
+        config: What runs the networks.
+        device: Where.
+        wanted: ``"qdq"``, ``"calibrator"``, or ``"auto"``, which is what the release that is installed does best;
+            where none is, Q/DQ.
+
+    Raises:
+        ConfigurationError: The calibrator is asked for, and the TensorRT that is installed has no use for it.
+    """
+    if device == "cpu" or config.backend == "onnxruntime" or wanted == "qdq":
         return False
     try:
         import tensorrt
     except (ImportError, OSError):
-        return False
+        return wanted == "calibrator" and config.backend == "tensorrt"
     from saccade.engines.versions import int8_route
 
-    return int8_route(tensorrt.__version__) == "calibrator"
+    found = int8_route(tensorrt.__version__) == "calibrator"
+    if wanted == "calibrator" and not found:
+        raise ConfigurationError(
+            f"tradeoff.int8: calibrator is for TensorRT before 10, here is {tensorrt.__version__}: take auto or qdq"
+        )
+    return found
 
 
 def engine_config(config: EngineConfig, candidate: Candidate, model: CandidateModel) -> EngineConfig:
@@ -102,9 +110,13 @@ def model_for(
     *,
     calibration: Callable[[], Calibration],
     calibrator: bool = False,
+    compared: bool = False,
     say: Say,
 ) -> CandidateModel:
-    """Returns a candidate's ONNX file, made where it is not there yet.
+    """Returns a candidate's ONNX file, made where it is not there yet, with samples beside it to compare engines on.
+
+    All precisions of a pruning are made from one pruned network in FP32: the one that is measured as such. What they
+    keep of the accuracy of the network before pruning is for the sweep to judge, on other frames.
 
     Args:
         loaded: The configuration.
@@ -112,104 +124,143 @@ def model_for(
         folder: Where files are kept.
         calibration: Returns the samples of the network at the candidate's size; called where they are needed.
         calibrator: Whether int8 scales are TensorRT's own doing; the file then stays in float.
+        compared: Whether engines are compared with their reference, for which a resized network needs samples, too.
         say: Told what is done.
 
     Raises:
         SaccadeError: It cannot be made; the text says why.
     """
+    base = _float_model(loaded, candidate, folder, calibration=calibration, compared=compared, say=say)
+    if candidate.precision == "fp32":
+        return base
+    if calibrator and candidate.precision == "int8":
+        given = calibration()
+        return dataclasses.replace(base, calibration=given.path, calibration_digest=given.samples.digest)
+    origin = {"source": base.sha256, "recipe": _plain(Recipe(precision=candidate.precision))}
+    made = _made(folder / f"{candidate.key}.onnx", origin, base.path, calibration, say)
+    facts = dict(made.facts)
+    if pruned := base.facts.get("pruning"):
+        # Against the network before pruning, as everything else is.
+        facts["pruning"] = pruned
+        for name in ("parameters", "multiply_adds"):
+            facts[name] = {**facts[name], "before": base.facts[name]["before"]}
+    return dataclasses.replace(made, facts=facts)
+
+
+def _float_model(
+    loaded: LoadedConfiguration,
+    candidate: Candidate,
+    folder: Path,
+    *,
+    calibration: Callable[[], Calibration],
+    compared: bool,
+    say: Say,
+) -> CandidateModel:
+    """Returns the FP32 network of a candidate's pruning and size, which its other precisions are made from."""
     source = source_model(loaded, candidate.network)
-    float_graph = calibrator and candidate.precision == "int8"
-    recipe = _recipe(loaded, candidate, float_graph=float_graph)
-    if recipe == Recipe():
-        plain = _model(sized_model(source, candidate, folder), 0.0)
-        return dataclasses.replace(plain, calibration=calibration().path) if float_graph else plain
-    samples = calibration()
-    name = f"{candidate.key}-float" if float_graph else candidate.key
-    target = folder / f"{name}.onnx"
+    sized = sized_model(source, candidate, folder)
+    if candidate.pruning == "none":
+        if candidate.size is not None and compared:
+            _keep_samples(sized, calibration().samples)
+        return _model(sized, 0.0)
+    twin = dataclasses.replace(candidate, precision="fp32")
+    target = folder / f"{twin.key}.onnx"
+    wanted = loaded.config.tradeoff
+    given = wanted.pruned.get(candidate.network, {}).get(candidate.pruning)
+    if given is not None:
+        return _taken(loaded, candidate, sized, given, target, calibration, say)
+    recipe = Recipe(
+        prune=candidate.pruning,
+        amount=wanted.amount if candidate.pruning in ("l1", "channels") else None,
+        fine_tune_minutes=wanted.fine_tune_minutes,
+    )
+    origin = {"source": file_hash(source), "recipe": _plain(recipe)}
+    made = _made(target, origin, sized, calibration, say)
+    method = {"kind": candidate.pruning, "share": recipe.share, "fine_tune_minutes": recipe.fine_tune_minutes}
+    return dataclasses.replace(made, facts={**made.facts, "pruning": method})
+
+
+def _taken(
+    loaded: LoadedConfiguration,
+    candidate: Candidate,
+    sized: Path,
+    given: str,
+    target: Path,
+    calibration: Callable[[], Calibration],
+    say: Say,
+) -> CandidateModel:
+    """Returns a pruned network that was made elsewhere, checked and copied to the others."""
+    from saccade.validation.tradeoff_pruned import checked_pruned
+
+    field = f"tradeoff.pruned.{candidate.network}.{candidate.pruning}"
+    path = paths.resolve(given, "model", beside=[Path.cwd(), loaded.path.parent], field=field)
+    samples = calibration().samples
+    open_batch = max(loaded.config.tradeoff.batches) > 1
     origin = {
-        "source": _sha256(source),
-        "calibration": samples.samples.digest,
-        "recipe": json.loads(json.dumps(dataclasses.asdict(recipe))),
+        "source": file_hash(path),
+        "sized": file_hash(sized),
+        "calibration": samples.digest,
+        "open_batch": open_batch,
     }
-    found = _known(target, origin)
-    if found is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        say(f"{candidate.key}: making its network")
-        started = time.perf_counter()
-        given = sized_model(source, candidate, folder)
-        facts = _compressed(given, recipe, samples.samples, target, say)
-        took = time.perf_counter() - started
-        manifest = {"origin": origin, "build_s": took, "sha256": _sha256(target), "facts": facts}
-        write_atomic(target.with_suffix(".made.json"), json.dumps(manifest, indent=1) + "\n")
-        found = _model(target, took, facts)
-    return dataclasses.replace(found, calibration=samples.path) if float_graph else found
+    known = _known(target, origin)
+    if known is None:
+        say(f"{candidate.key}: checking {path}")
+        graph, facts = checked_pruned(path, candidate, loaded_graph(sized), samples, open_batch=open_batch)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, graph.SerializeToString())
+        known = _recorded(target, origin, 0.0, facts, samples)
+    return known
 
 
-def _compressed(source: Path, recipe: Recipe, samples: Samples, target: Path, say: Say) -> dict[str, Any]:
-    """Writes the compressed network and returns what is to be told about it."""
-    try:
-        made = compress(source, recipe, calibration=samples, out=target, say=say)
-    except ModelError as error:
-        if recipe.precision != "fp16" or recipe.prune != "none" or "cost cannot be counted" not in str(error):
-            raise
-        # A half graph whose batch is open hides its sizes from ONNX's inference: it is made without its cost.
-        from saccade.precision.fp16 import half_from_float
-
-        write_atomic(target, half_from_float(loaded_graph(source), say=say).SerializeToString())
-        return {"multiply_adds": None, "reason": str(error)}
-    return {
+def _made(
+    target: Path, origin: Mapping[str, Any], source: Path, calibration: Callable[[], Calibration], say: Say
+) -> CandidateModel:
+    """Returns the compressed network at ``target``, made anew where what it comes from is not what it was."""
+    samples = calibration().samples
+    origin = {**origin, "calibration": samples.digest}
+    known = _known(target, origin)
+    if known is not None:
+        return known
+    target.parent.mkdir(parents=True, exist_ok=True)
+    say(f"{target.stem}: making its network")
+    started = time.perf_counter()
+    made = compress(source, Recipe(**origin["recipe"]), calibration=samples, out=target, say=say)
+    facts = {
         "parameters": made.parameters,
         "multiply_adds": made.multiply_adds,
         "calibration": made.calibration,
         "kept_float": made.kept_float,
     }
+    return _recorded(target, origin, time.perf_counter() - started, facts, samples)
 
 
-def calibration_samples(
-    loaded: LoadedConfiguration,
-    candidate: Candidate,
-    source: Path,
-    scenes: Sequence[Scene],
-    folder: Path,
-    *,
-    say: Say,
-) -> Calibration:
-    """Returns the calibration samples of a candidate's network at its size; they are kept as a .npz file.
+def _recorded(
+    target: Path, origin: Mapping[str, Any], build_s: float, facts: Mapping[str, Any], samples: Samples
+) -> CandidateModel:
+    """Writes the samples and, last, the manifest."""
+    _keep_samples(target, samples)
+    manifest = {"origin": dict(origin), "build_s": build_s, "sha256": file_hash(target), "facts": dict(facts)}
+    write_atomic(target.with_suffix(".made.json"), json.dumps(manifest, indent=1) + "\n")
+    return _model(target, build_s, facts)
 
-    Args:
-        loaded: The configuration; ``tradeoff.calibration`` is taken where it is set.
-        candidate: Network and size.
-        source: The network's ONNX file.
-        scenes: Recorded scenes to take frames from, where it is not.
-        folder: Where the file is kept.
-        say: Told what is done.
 
-    Raises:
-        ConfigurationError: There are no samples there, or they do not fit.
+def _keep_samples(path: Path, samples: Samples) -> None:
+    """Writes, beside a network, samples from all over the calibration set for engines of it to be compared on.
+
+    On noise, which is what is left without any, two labels of a pixel are often nearly equal, and which of them wins
+    depends on rounding.
     """
-    size = "" if candidate.size is None else f"-{candidate.size[0]}x{candidate.size[1]}"
-    target = folder / f"{candidate.network}{size}.npz"
-    given, count = loaded.config.tradeoff.calibration, loaded.config.tradeoff.calibration_frames
-    say(f"calibration: preparing the frames of {candidate.network}")
-    if given is not None:
-        shapes = input_shapes(_graph(source, candidate))
-        samples = samples_from(Path(given).expanduser(), shapes, count=count, say=say)
-    else:
-        sized = sized_model(source, candidate, folder)
-        parts = [
-            scene_inputs(loaded, candidate.network, sized, scene, size=candidate.size, warmup=True) for scene in scenes
-        ]
-        inputs = {name: np.concatenate([part.tensors[name] for part in parts]) for name in parts[0].tensors}
-        truths = [part.truth for part in parts if part.truth is not None]
-        truth: dict[str, np.ndarray] = {}
-        if len(truths) == len(parts):
-            labels = np.concatenate(truths)
-            truth = {"labels": labels, "valid": labels != NO_CLASS}
-        samples = Samples(inputs, f"{len(scenes)} training layouts", truth).spread(count)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target) as temporary, temporary.open("wb") as file:
-        np.savez(file, **samples.inputs)  # type: ignore[arg-type]
-    return Calibration(target, samples)
+    target = path.with_name(f"{path.stem.removesuffix(OPEN_BATCH)}.samples.npz")
+    rows = samples.spread(QUALIFICATION_SAMPLES)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **rows.inputs)  # type: ignore[arg-type]
+    write_atomic(target, buffer.getvalue())
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON has it."""
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return found
 
 
 def with_size(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
@@ -242,18 +293,12 @@ def with_size(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
     return inferred
 
 
-def _recipe(loaded: LoadedConfiguration, candidate: Candidate, *, float_graph: bool) -> Recipe:
-    wanted = loaded.config.tradeoff
-    pruned = candidate.pruning != "none"
-    return Recipe(
-        precision="fp32" if float_graph else candidate.precision,
-        prune=candidate.pruning,
-        amount=wanted.amount if candidate.pruning in ("l1", "channels") else None,
-        fine_tune_minutes=wanted.fine_tune_minutes if pruned else 0.0,
-    )
+def graph_of(source: Path, candidate: Candidate) -> onnx.ModelProto:
+    """Returns the float network at the candidate's size.
 
-
-def _graph(source: Path, candidate: Candidate) -> onnx.ModelProto:
+    Raises:
+        ModelError: It cannot be read, or cannot take that size.
+    """
     model = loaded_graph(source)
     return model if candidate.size is None else with_size(model, candidate.size)
 
@@ -267,15 +312,17 @@ def sized_model(source: Path, candidate: Candidate, folder: Path) -> Path:
     if candidate.size is None:
         return source
     path = folder / f"{candidate.network}-{candidate.size[0]}x{candidate.size[1]}.onnx"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, _graph(source, candidate).SerializeToString())
+    data = graph_of(source, candidate).SerializeToString(deterministic=True)
+    if not path.is_file() or path.read_bytes() != data:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
     return path
 
 
 def _known(target: Path, origin: Mapping[str, Any]) -> CandidateModel | None:
     try:
         manifest = json.loads(target.with_suffix(".made.json").read_text(encoding="utf-8"))
-        if manifest["origin"] == dict(origin) and manifest["sha256"] == _sha256(target):
+        if manifest["origin"] == dict(origin) and manifest["sha256"] == file_hash(target):
             return _model(target, float(manifest["build_s"]), manifest["facts"])
     except (OSError, ValueError, KeyError, TypeError, SaccadeError):
         pass
@@ -283,10 +330,15 @@ def _known(target: Path, origin: Mapping[str, Any]) -> CandidateModel | None:
 
 
 def _model(path: Path, build_s: float, facts: Mapping[str, Any] | None = None) -> CandidateModel:
-    return CandidateModel(path, _sha256(path), path.stat().st_size, build_s, None, dict(facts or {}))
+    return CandidateModel(path, file_hash(path), path.stat().st_size, build_s, facts=dict(facts or {}))
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """Returns the SHA-256 of a file.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
