@@ -14,7 +14,7 @@ from tests.simulators.isaac_room import isaac_folder, waiting
 
 from saccade.configuration import load_configuration
 from saccade.errors import ConfigurationError, DependencyError, SaccadeError, SceneError
-from saccade.frame import ROBOT, Command
+from saccade.frame import BACKGROUND, FLOOR, OBSTACLE, ROBOT, Command
 
 SIX = tuple(version for version in VERSIONS if version[0] == "6")
 
@@ -69,7 +69,7 @@ def test_lockstep_gives_every_sensor_s_frame_of_every_state(folder, version):
         assert not [p for p in world.stage.Traverse() if p.GetName().startswith("saccade_")]
 
 
-@pytest.mark.parametrize("version", ("5.1", "6.2"))
+@pytest.mark.parametrize("version", ("5.0", "5.1", "6.2"))
 def test_buffers_hold_what_the_renderer_shows(folder, version):
     with install(version, waiting()):
         simulator = opened(folder)
@@ -88,9 +88,57 @@ def test_buffers_hold_what_the_renderer_shows(folder, version):
         assert np.abs(away[hit]).max() <= 0.5 + 1e-3
         truth = simulator.ground_truth(frames["lidar"])
         assert len(truth.clearance) == 16 and truth.hazard in (True, False)
-        assert (truth.labels is not None) == (version[0] == "6")
-        if version[0] == "6":
-            assert ROBOT not in lidar["labels"].numpy()  # own_body_mask
+        assert (truth.labels is not None) == (version != "5.0")
+        returned = lidar["labels"].numpy()
+        if version == "5.0":
+            assert (returned == BACKGROUND).all()
+            assert "5.0 hands out no map" in simulator.facts()["streams"]["lidar"]["no_labels_reason"]
+        else:
+            assert ROBOT not in returned  # own_body_mask
+            assert (returned[~hit] == BACKGROUND).all() and {FLOOR, OBSTACLE} & set(returned[hit].tolist())
+            assert "no_labels_reason" not in simulator.facts()["streams"]["lidar"]
+        simulator.close()
+
+
+def test_both_ways_to_the_labels_of_returns_agree(folder):
+    """Looked up on the device by 128-bit id (5.1), and on the host (6.x): the same scene has the same labels."""
+    found = {}
+    for version in ("5.1", "6.2"):
+        with install(version, waiting()):
+            simulator = opened(folder)
+            buffers = next(frame.buffers for frame in simulator.sense() if frame.sensor == "lidar")
+            found[version] = buffers["ranges"].numpy().copy(), buffers["labels"].numpy().copy()
+            simulator.close()
+    (one, first), (other, second) = found.values()
+    same = np.isclose(one, other, atol=2e-3)
+    assert same.mean() > 0.95  # the two round a direction between two cells in their own way
+    assert (first[same] == second[same]).mean() > 0.999 and len(np.unique(first)) > 2
+
+
+@pytest.mark.parametrize("version", ("5.1", "6.1"))
+def test_a_renderer_that_names_nothing_gives_no_labels_and_says_why(folder, version):
+    with install(version, waiting(settings={"/rtx-transient/stableIds/enabled": False})):
+        simulator = opened(folder)
+        lidar = next(frame for frame in simulator.sense() if frame.sensor == "lidar")
+        assert simulator.ground_truth(lidar).labels is None
+        assert (lidar.buffers["labels"].numpy() == BACKGROUND).all()
+        facts = simulator.facts()
+        assert "--/rtx-transient/stableIds/enabled=true" in facts["streams"]["lidar"]["no_labels_reason"]
+        assert any("accuracy is absent" in warning for warning in facts["warnings"])
+        simulator.close()
+
+
+@pytest.mark.parametrize("version", ("5.1", "6.2"))
+def test_a_map_that_does_not_come_gives_no_labels(folder, monkeypatch, version):
+    from tests.contracts.isaac import rtx
+
+    empty = rtx._stable_id_map([])
+    monkeypatch.setattr(rtx, "_stable_id_map", lambda paths: empty)
+    with install(version, waiting()):
+        simulator = opened(folder)
+        lidar = next(frame for frame in simulator.sense() if frame.sensor == "lidar")
+        assert simulator.ground_truth(lidar).labels is None
+        assert "no map" in simulator.facts()["streams"]["lidar"]["no_labels_reason"]
         simulator.close()
 
 
