@@ -167,6 +167,61 @@ def test_the_base_follows_the_command_and_the_joints_their_drives(folder, versio
         simulator.close()
 
 
+@pytest.mark.parametrize("version", ("5.1", "6.2"))
+def test_a_robot_from_elsewhere_walks_with_a_gait_by_configuration(folder, tmp_path, version):
+    from tests.scenes.foreign import foreign_scene
+
+    scene = foreign_scene(tmp_path / "foreign.usda", ankle_pitch="ankle")
+    chosen = (f"scene={scene}", "simulator.humanoid.gait.joints=unitree_h1")
+    with install(version, waiting()) as double:
+        simulator = opened(folder, *chosen)
+        physics, command = double.world.physics, Command(linear_x=0.5)
+        names, walk = physics.dof_names, physics.walk
+        seen, order = {name: [] for name in names}, []
+        for _ in range(12):
+            simulator.step(command)
+            command = None
+            order.append([names[dof] for dof in simulator._walk.dofs])
+            q = walk._coordinates.q
+            for i, name in enumerate(names):
+                seen[name].append((walk._coordinates.targets[physics._coordinates[i]], q[physics._coordinates[i]]))
+        moved = {name for name, values in seen.items() if np.ptp([target for target, _ in values]) > 0.02}
+        assert {"left_hip_pitch_joint", "left_knee_joint", "left_ankle_joint"} <= moved
+        assert {"right_hip_pitch_joint", "right_knee_joint", "right_ankle_joint"} <= moved
+        # One knee's axis points the other way: its target has the other sign.
+        knees = [[target for target, _ in seen[f"{side}_knee_joint"][2:]] for side in ("left", "right")]
+        assert max(knees[0]) < 0 < min(knees[1])
+        # The drives bring the joints there, and what has no role stays where it was.
+        for side in ("left", "right"):
+            asked, got = (np.ptp(one) for one in zip(*seen[f"{side}_knee_joint"][2:], strict=True))
+            assert got > 0.5 * asked
+        assert all(abs(target) < 1e-6 and abs(angle) < 0.05 for target, angle in seen["left_ankle_roll_joint"])
+        assert all("left_ankle_roll_joint" not in dofs and len(dofs) == 10 for dofs in order)
+        assert simulator.facts()["humanoid"]["gait"] is True and not simulator.facts()["humanoid"]["no_gait_reason"]
+        simulator.close()
+    with install(version, waiting()) as double:
+        simulator = opened(folder, chosen[0])
+        simulator.step(Command(linear_x=0.5))
+        assert not len(simulator._walk.dofs)  # it glides, and says what would give it a gait
+        assert "gait.joints: unitree_h1" in simulator.facts()["humanoid"]["no_gait_reason"]
+        simulator.close()
+
+
+def test_joints_of_a_gait_without_a_drive_are_told(folder, tmp_path):
+    from pxr import Usd
+    from tests.scenes.foreign import foreign_scene
+
+    scene = foreign_scene(tmp_path / "limp.usda")
+    stage = Usd.Stage.Open(str(scene))
+    stage.GetPrimAtPath("/Robot/joints/left_knee_joint").GetAttribute("drive:angular:physics:stiffness").Set(0.0)
+    stage.Save()
+    with install("6.0", waiting()):
+        simulator = opened(folder, f"scene={scene}", "simulator.humanoid.gait.joints=unitree_g1")
+        (warning,) = [text for text in simulator.facts()["warnings"] if "without an angular drive" in text]
+        assert "/Robot/joints/left_knee_joint" in warning and "right" not in warning
+        simulator.close()
+
+
 def _touching(step, own, thing):
     onset = SimpleNamespace(body=own, other=thing)
 
