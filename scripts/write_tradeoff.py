@@ -58,12 +58,23 @@ In Python:
 - **Latency** is the median; p95 and p99 stand beside it, all with intervals from order statistics, nothing trimmed. A
   percentile that the number of frames cannot bear is missing (p95: 72 frames, p99: 368).
 - **Throughput** is frames over the time that they took, one stream.
-- **Energy** per frame is NVML's energy counter over one second of runs of the engine, and includes what the GPU takes
-  when idle. There is none on the CPU. **GPU memory** is what opening the engine and the first frames took of the free
-  memory, measured on a GPU only; another program that allocates meanwhile falsifies it.
+- **Energy** per frame is NVML's energy counter over one second of runs of the engine in each of the first three
+  scenes, and includes what the GPU takes when idle. There is none on the CPU. **GPU memory** is what opening the engine
+  and the first frames took of the free memory, measured on a GPU only; another program that allocates meanwhile
+  falsifies it. On a GPU engines that are measured alone stay open from scene to scene, as long as a quarter of its
+  memory is free; their memory is that of the first opening.
+- **Pruning** is done once per network and size, in FP32; all precisions are made from that network, and its time is
+  that of the FP32 row. Whether a candidate is no use at all (NaN, collapsed) is judged against the pruned network when
+  it is made; what counts, retention and gate, is judged here, against FP32 before pruning. A network that was pruned
+  elsewhere takes its place with `tradeoff.pruned` or `--pruned camera:2:4=FILE`: it needs the same inputs and outputs
+  and must be pruned that way (2:4: in every layer that sparse tensor cores take; l1: zeros; channels: fewer
+  parameters). A batch of 1 is opened where two frames together give what each gives alone.
 - **Calibration** of INT8 and of pruning uses frames of training layouts, recorded the same way. Samples that are
   given are compared with the frames that are measured on, by hash, and refused where a frame is in both.
-- **int8** is explicit Q/DQ; on TensorRT before 10 it is TensorRT's own calibrator with the same samples.
+- **int8** is explicit Q/DQ; on TensorRT before 10 it is TensorRT's own calibrator with the same samples, unless
+  `tradeoff.int8` says `qdq` or `calibrator`.
+- **TensorRT engines** are compared with ONNX Runtime before they are used, on 16 samples from all over the calibration
+  set, which lie beside each network in `models/`.
 - A candidate whose outputs are not finite, or which gives one class for everything, is shown and never recommended.
 
 The recommendation is the fastest candidate that keeps the gate (0.99 of FP32's accuracy by default as in MLPerf,
@@ -76,7 +87,19 @@ arithmetic. Where nothing meets the limits the answer says which limit, and what
 Every measurement is a line of `journal.jsonl`, on the disk before the next begins. The same command with the same
 `--out` goes on after Ctrl-C, SIGKILL or `--time-limit` (status 3 until it is complete); candidates, scenes and
 batches may be added, everything else has to be the same, or the journal is refused. Recordings that are gone are made
-again: where their checksums differ, what was measured on them is measured again."""
+again: where their checksums differ, what was measured on them is measured again.
+
+Before the first measurement everything is made that it needs: networks, then the engines of every batch, one by one.
+A sweep that is killed meanwhile loses the engine it was at; `--time-limit` counts building as well, and the result says
+what remains.
+
+`--prepare-only` records scenes and calibration samples and makes the networks, also for `--device cuda --engine
+tensorrt` on a machine without a GPU: copy the folder to the one that measures, and give the same command without it.
+The journal contains no paths and belongs to the machine that measured first. A folder with `calibration/` needs
+neither the layouts nor the source that the samples are from.
+
+    saccade tradeoff warehouse --device cuda --engine tensorrt --out sweep --prepare-only
+    saccade tradeoff --merge sweep-camera --merge sweep-lidar --out sweep    # the same scenes, machine and versions"""
 
 ADAPTIVE_HEAD = """\
 # Adaptive precision

@@ -26,6 +26,7 @@ EPILOG = (
     "- `saccade tradeoff warehouse --time-limit 280 --out sweep --json > result.json`, again until it is complete\n\n"
     "- `saccade tradeoff warehouse --device cuda --engine tensorrt --out sweep --prepare-only`\n\n"
     "- `saccade tradeoff warehouse --prune none,2:4 --pruned camera:2:4=camera-2to4-tuned.onnx`\n\n"
+    "- `saccade tradeoff --merge sweep-camera --merge sweep-lidar --out sweep`\n\n"
     "- `saccade tradeoff --from docs/tradeoff/cpu.json --max-latency 5` asks a result, and measures nothing\n\n"
     "Exit status: 0, 1 where no candidate meets the limits, 3 where the sweep is not complete yet."
 )
@@ -78,6 +79,10 @@ def tradeoff(
     source: Annotated[
         Path | None, typer.Option("--from", metavar="RESULT", help="Result to ask, instead of measuring.")
     ] = None,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", metavar="RESULT", help="Results that become one in `--out`; repeatable."),
+    ] = None,
     time_limit: Annotated[
         float | None,
         typer.Option("--time-limit", min=1, metavar="S", help="Ends after so long; goes on next time [s]."),
@@ -107,8 +112,11 @@ def tradeoff(
         "max_energy_j": max_energy,
         "min_retention": share,
     }
-    if source is not None:
-        result: Mapping[str, Any] = read_result(source)
+    result: Mapping[str, Any]
+    if merge:
+        result, folder = _merged(merge, out)
+    elif source is not None:
+        result = read_result(source)
         folder = None
     else:
         changes = {
@@ -183,6 +191,23 @@ def _measured(
         raise Stopped(f"stopped; what was measured is in {folder}, and the same command goes on with it") from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _merged(places: Sequence[Path], out: Path | None) -> tuple[Mapping[str, Any], Path]:
+    from saccade.errors import RecordError
+    from saccade.reporting.tradeoff import write_result
+    from saccade.validation.recommendation import read_result
+    from saccade.validation.tradeoff_merge import merge_results
+
+    if out is None:
+        raise typer.BadParameter("say where the merged result goes: --out DIR", param_hint="--merge")
+    result = merge_results({str(place): read_result(place) for place in places})
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"{out}: cannot be written: {error.strerror}; give another --out") from error
+    write_result(out, result)
+    return result, out
 
 
 def _show_prepared(found: Mapping[str, Any], folder: Path, *, as_json: bool) -> None:

@@ -151,6 +151,8 @@ def test_quantized_graph_as_given(double, camera, samples, said):
     _, facts = build(double.module, camera, BuildOptions(precision="int8"), graph=graph, say=said.append, device="cpu")
     assert facts["route"] == "explicit Q/DQ as given"
     assert ("INT8" in facts["flags"]) == (facts["tensorrt"] == OLD)
+    # What is left in float runs in half where TensorRT chooses; strongly typed, as 10 and 11 are, the graph says it.
+    assert ("FP16" in facts["flags"]) == (facts["tensorrt"] == OLD)
 
 
 def test_int8_without_samples(double, camera, said):

@@ -6,7 +6,7 @@ import datetime
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from saccade.validation.tradeoff_measure import (
     measure_batch,
     measure_in_loop,
 )
+from saccade.validation.tradeoff_merge import fronts
 from saccade.validation.tradeoff_models import file_hash, source_model
 from saccade.validation.tradeoff_prepare import Say, Sweep, failed_engine, identified, prepare, scene_frames
 from saccade.validation.tradeoff_results import Measured, candidate_entries
@@ -383,7 +384,7 @@ def _result(sweep: Sweep, *, complete: bool, note: str | None) -> dict[str, Any]
             for key, entry in failed.items()
         ]
         + [{"key": key, "reason": reason} for key, reason in refused.items()],
-        "fronts": _fronts(entries),
+        "fronts": fronts(entries),
     }
     found: dict[str, Any] = finite(document)
     return found
@@ -403,17 +404,6 @@ def _measured(sweep: Sweep, candidate: Candidate, rounds: Sequence[Scene]) -> Me
     same = (sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)) if len(pairs) == len(rounds) else None
     built = dict(sweep.journal.find("built", candidate=candidate.key) or {})
     return Measured(candidate, built, cells, batches, same)
-
-
-def _fronts(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for network, batch in dict.fromkeys((entry["network"], entry["batch"]) for entry in entries):
-        own = [entry for entry in entries if (entry["network"], entry["batch"]) == (network, batch)]
-        found.setdefault(network, {})[str(batch)] = {
-            "latency": [entry["key"] for entry in pareto_front(own)],
-            "throughput": [entry["key"] for entry in pareto_front(own, cost="throughput", lower=False)],
-        }
-    return found
 
 
 def with_tradeoff(loaded: LoadedConfiguration, **values: Any) -> LoadedConfiguration:

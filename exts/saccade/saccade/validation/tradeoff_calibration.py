@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from saccade.configuration import LoadedConfiguration
-from saccade.errors import SaccadeError
+from saccade.errors import ConfigurationError, SaccadeError
 from saccade.models.export import atomic_path
 from saccade.network import NO_CLASS
 from saccade.precision.samples import Samples
@@ -27,6 +27,10 @@ from saccade.validation.tradeoff_models import file_hash, graph_of, sized_model
 from saccade.validation.tradeoff_scenes import Scene
 
 Say = Callable[[str], None]
+
+
+class CalibrationOverlap(ConfigurationError):
+    """Calibration and evaluation share frames: the sweep as a whole is at fault, not one candidate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def _float_model(
     sized = sized_model(source, candidate, folder)
     if candidate.pruning == "none":
         if candidate.size is not None and compared:
-            _keep_samples(sized, calibration().samples)
+            _keep_own_samples(sized, calibration, say)
         return _model(sized, 0.0)
     twin = dataclasses.replace(candidate, precision="fp32")
     target = folder / f"{twin.key}.onnx"
@@ -255,6 +255,18 @@ def _keep_samples(path: Path, samples: Samples) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **rows.inputs)  # type: ignore[arg-type]
     write_atomic(target, buffer.getvalue())
+
+
+def _keep_own_samples(path: Path, calibration: Callable[[], Calibration], say: Say) -> None:
+    """As :func:`_keep_samples`; a network that is not made from samples can do without where they do not fit it."""
+    from saccade.validation.tradeoff_calibration import CalibrationOverlap
+
+    try:
+        _keep_samples(path, calibration().samples)
+    except CalibrationOverlap:
+        raise
+    except ConfigurationError as error:
+        say(f"{path.name}: its engine is compared on noise, for want of samples: {error}")
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

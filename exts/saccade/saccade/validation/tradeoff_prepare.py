@@ -14,7 +14,7 @@ from saccade.engines.selection import declared_inputs, engine_made_ready, wants_
 from saccade.errors import ConfigurationError, EngineError, ModelError
 from saccade.network import Network
 from saccade.precision.samples import Samples
-from saccade.validation.tradeoff_calibration import Calibration, calibration_samples
+from saccade.validation.tradeoff_calibration import Calibration, CalibrationOverlap, calibration_samples
 from saccade.validation.tradeoff_candidates import Candidate
 from saccade.validation.tradeoff_inputs import (
     SceneInputs,
@@ -76,10 +76,6 @@ class Sweep:
         alone = [batch for batch in self.config.tradeoff.batches if batch > 1] if self.device != "cpu" else []
         usable = self.usable()
         return [(candidate, batch) for batch in (1, *alone) for candidate in usable]
-
-
-class CalibrationOverlap(ConfigurationError):
-    """Calibration and evaluation share frames: the sweep as a whole is at fault, not one candidate."""
 
 
 def prepare(sweep: Sweep, over: Callable[[], bool], *, engines: bool = True) -> bool:
