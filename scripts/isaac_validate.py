@@ -108,10 +108,12 @@ def installed_version() -> str:
 
 def launch_of(config: Any, release: Any, gpu: int, experience: str | None) -> tuple[dict[str, Any], str]:
     """Returns what SimulationApp is started with: launch configuration and experience file."""
-    from saccade.simulators.isaac_versions import PYTHON_EXPERIENCE, ZERO_DELAY_EXPERIENCE
+    from saccade.simulators.isaac_versions import PYTHON_EXPERIENCE, STABLE_IDS, ZERO_DELAY_EXPERIENCE
 
     lockstep = config.simulator.pace == "lockstep"
     settings: dict[str, Any] = {"/app/asyncRendering": False, "/omni/replicator/asyncRendering": False}
+    # Read when the renderer starts: without it no LiDAR says what its returns hit.
+    settings[STABLE_IDS] = True
     if lockstep:
         # The same as the zero-delay experience says, for releases that lack it.
         settings |= {"/app/hydraEngine/waitIdle": True, "/app/updateOrder/checkForHydraRenderComplete": 1000}

@@ -143,9 +143,9 @@ knows no clock and no device; it is tested by properties and on slowdowns record
 
 replays the same recorded frames at the sensors' pace: FP32 without load first, whose p95 times 1.2 becomes the
 deadline; then each fixed precision and the adaptive choice, each with load in the middle third of the frames. The
-load are other processes that multiply matrices, on the CPU one per core (NumPy), on a GPU one (Warp). Finished runs
-are kept, and the same command goes on with the rest. It runs several engines on one device and nothing else;
-contention inside one process is not part of it."""
+load are other processes that multiply matrices, on the CPU one per core (NumPy), on a GPU one (Warp), which takes turns
+with the run; with `--load stream` it is a stream of the same process, whose kernels run beside the run's. Finished runs
+are kept, and the same command goes on with the rest. It runs several engines on one device and nothing else."""
 
 
 def main() -> int:

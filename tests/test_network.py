@@ -117,7 +117,6 @@ def hazard_network(path, shape):
 
 
 def infer(network, frames):
-    network._mailbox.clear()
     network.input_work("image", frames).run()
     network.engine.enqueue(None)
     network.launch_decode()
@@ -155,7 +154,6 @@ def test_one_camera_of_a_batch_is_not_finite(tmp_path):
         hazard_network(tmp_path / "m.onnx", [-1, 1]), {"image": image(sensor=cameras(3))}, hazard="hazard"
     )
     infer(together, {sensor: frame_of(sensor, seed=n) for n, sensor in enumerate(cameras(3))})
-    together._mailbox.clear()
     together.outputs["hazard"].assign(np.array([[0.5], [np.nan], [0.25]], np.float32))
     together.launch_decode()
     assert [result.finite for result in together.results()] == [True, False, True]
@@ -171,13 +169,12 @@ def test_summaries_lie_where_they_are_placed(tmp_path):
     mailbox = Mailbox(3, "cpu")
     networks[0].place(mailbox, 0)
     networks[1].place(mailbox, 2)
-    mailbox.clear()
     for entry in networks:
         entry.input_work("image", frames).run()
         entry.engine.enqueue(None)
         entry.launch_decode()
     assert [[result.hazard for result in entry.results()] for entry in networks] == apart
-    assert mailbox.rows(0, 3)[1].shape == (3, SUMMARY_SIZE)
+    assert mailbox.rows(0, 3).shape == (3, SUMMARY_SIZE)
 
 
 def test_a_network_of_another_batch(tmp_path):

@@ -23,7 +23,6 @@ from saccade.errors import EngineError
 from saccade.execution import HostExecution, execution_for
 from saccade.frame import STAGES
 from saccade.loop import PerceptionLoop
-from saccade.network import Network
 from saccade.simulators.base import Simulator
 from saccade.stream_execution import MAX_GRAPHS, REHEARSALS, StreamExecution
 from saccade.telemetry.gpu_clock import GpuClock
@@ -391,38 +390,27 @@ def test_too_many_sensors_for_the_stamps(monkeypatch):
 
 
 class Timeline:
-    """One timeline for host and device: every reading is 10 ns after the one before; the device's is 5 s ahead."""
+    """One timeline for host and device, whose readings the kernels count: the host's are 10 ns apart, 5 s behind."""
 
     AHEAD = 5_000_000_000
 
     def __init__(self):
-        self.array = wp.full(1, value=1_000_000, dtype=wp.int64, device="cpu")
+        self.array = wp.full(1, value=1_000_000 + self.AHEAD, dtype=wp.uint64, device="cpu")
         self.values = self.array.numpy()
 
     def now(self):
-        self.values[0] += 10
-        return int(self.values[0])
+        self.values[0] += np.uint64(10)
+        return int(self.values[0]) - self.AHEAD
 
     def pair(self):
         before, device, after = self.now(), self.now(), self.now()
         return before, device + self.AHEAD, after
 
-    def record_stamp(self, stamps, slot):
-        return wp.launch(
-            _read, 1, inputs=[slot, self.AHEAD, self.array], outputs=[stamps], device="cpu", record_cmd=True
-        )
-
-
-@wp.kernel(enable_backward=False)
-def _read(slot: int, ahead: wp.int64, timeline: wp.array(dtype=wp.int64), stamps: wp.array(dtype=wp.uint64)):
-    timeline[0] = timeline[0] + wp.int64(10)
-    stamps[slot] = wp.uint64(timeline[0] + ahead)
-
 
 @pytest.fixture
 def timeline(monkeypatch):
     found = Timeline()
-    monkeypatch.setattr(stream_execution, "record_stamp", found.record_stamp)
+    monkeypatch.setattr("saccade.mailbox.new_timer", lambda device: found.array)
     monkeypatch.setattr(stream_execution, "now_ns", found.now)
     monkeypatch.setattr("tests.stream_doubles.now_ns", found.now)
     monkeypatch.setattr("tests.scripted_simulator.now_ns", found.now)
@@ -491,7 +479,7 @@ def test_a_frame_that_no_network_reads_is_only_sensed(monkeypatch, timeline):
 
 def test_without_stamps_nothing_is_stamped_on_the_device(monkeypatch, timeline):
     """Not even with a clock at hand: what is left is when the frame was launched and when it was back."""
-    before = int(timeline.values[0])
+    before = timeline.now()
     seen, execution = stamped(configuration(), monkeypatch, timeline, stamps=False)
     assert "clock" not in execution.facts()
     for frames in seen:
@@ -530,7 +518,7 @@ def test_the_clocks_are_synchronised_between_frames_only(monkeypatch):
 def test_facts_have_the_shape_of_the_record(monkeypatch, timeline):
     """The fields that docs/record.md names; a graph of the CPU has no nodes to list, and says so."""
     seen, execution = stamped(configuration(lidar_rate=5.0), monkeypatch, timeline)
-    facts = execution.facts()
+    facts, name = execution.facts(), "results and stamps"
     assert facts.keys() == {"execution", "residency", "clock"}
     assert facts["execution"] == {
         "mode": "graph",
@@ -546,11 +534,12 @@ def test_facts_have_the_shape_of_the_record(monkeypatch, timeline):
         "proven": False,
         "reason": "not a CUDA graph",
         "graphs": [
-            {"sensors": ["eye", "laser"], "reason": "not a CUDA graph"},
-            {"sensors": ["eye"], "reason": "not a CUDA graph"},
+            {"sensors": ["eye", "laser"], "reason": "not a CUDA graph", "kernel_writes": {name: 2 * 72 + 6 * 8}},
+            {"sensors": ["eye"], "reason": "not a CUDA graph", "kernel_writes": {name: 72 + 3 * 8}},
         ],
         "host_to_device_bytes": None,
         "device_to_host_bytes": None,
+        "kernel_writes": {name: 3 * 72 + 9 * 8},
         "declared_uploads": {},
     }
     assert facts["clock"].keys() == {"source", "tick_ns", "uncertainty_us", "pairs", "jumps", "clamped"}
@@ -775,13 +764,13 @@ def test_the_engine_double_is_an_engine():
 def test_without_decoding_nothing_but_the_engine_runs(monkeypatch):
     """What the benchmark compares with the bare engine: outputs are computed, nothing is decoded or fetched."""
     config = configuration(networks=("camera",))
-    decoded = []
-    monkeypatch.setattr(Network, "launch_decode", lambda network: decoded.append(network.name))
     simulator = PaintingSimulator(config)
     simulator.open("none")
     networks = networks_of(config, monkeypatch)
     execution = stream_execution.StreamExecution(simulator, networks, device="cpu", stamps=False, decode=False)
     results = execution.infer(execution.sense())
-    assert not any(results.values()) and not decoded
+    assert not any(results.values())
+    assert not networks[0].labels["eye"].numpy().any()
+    assert execution.facts()["residency"]["kernel_writes"] == {}
     assert networks[0].outputs["labels"].numpy().any()
     assert execution.facts()["execution"]["replays"] == 1

@@ -1,4 +1,12 @@
-"""Isaac Sim's doubles with CUDA arrays and TensorRT: the data path of a real run, in everything but the renderer."""
+"""Isaac Sim's doubles with CUDA arrays and TensorRT: the data path of a real run, in everything but the renderer.
+
+Physics and pictures of the doubles are made on the CPU. For CUDA only what a run in Isaac Sim launches is compiled:
+``saccade.kernels`` ``.rtx``, ``.preprocess``, ``.range_image``, ``.decode`` and ``.stamps``, and
+``saccade.validation`` ``.scorer`` and ``.accuracy``. With ``-s`` Warp says when it compiles one, and every test how
+long it took. Engines are those of the shipped networks in FP16, from the user's store where they were built before.
+"""
+
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +20,7 @@ from tests.simulators.isaac_room import isaac_folder, waiting
 
 from saccade.configuration import load_configuration
 from saccade.errors import ConfigurationError
+from saccade.paths import MODELS
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda:0"
@@ -24,6 +33,20 @@ def cuda():
     prepare_warp()
     if not wp.is_cuda_available():
         pytest.skip("Warp finds no CUDA device")
+    level = getattr(wp.config, "log_level", None)
+    if level is not None:
+        wp.config.log_level = wp.LOG_INFO
+    yield
+    if level is not None:
+        wp.config.log_level = level
+
+
+@pytest.fixture(autouse=True)
+def progress(request):
+    started = time.monotonic()
+    print(f"\n{request.node.name} ...", flush=True)
+    yield
+    print(f"{request.node.name}: {time.monotonic() - started:.1f} s", flush=True)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +54,11 @@ def folder(tmp_path_factory):
     return isaac_folder(tmp_path_factory.mktemp("isaac"), device="cuda")
 
 
-def opened(folder, *overrides):
+def opened(folder, *overrides, device=DEVICE):
     from saccade.simulators.isaac import IsaacSimulator
 
     loaded = load_configuration(folder / "run.yaml", overrides=overrides)
-    simulator = IsaacSimulator(loaded.config, device=DEVICE)
+    simulator = IsaacSimulator(loaded.config, device=device)
     simulator.open(loaded.scene_path())
     return simulator
 
@@ -64,26 +87,32 @@ def test_cameras_stay_on_the_gpu_and_lidars_do_where_they_can(folder, version):
         simulator.close()
 
 
-def test_the_same_frames_as_on_the_cpu(folder):
+@pytest.mark.parametrize("version", ["5.1", "6.2"])
+def test_the_same_frames_as_on_the_cpu(folder, version):
     found = {}
     for device in ("cpu", DEVICE):
-        with install("6.2", waiting(), device=device):
-            from saccade.simulators.isaac import IsaacSimulator
-
-            loaded = load_configuration(folder / "run.yaml")
-            simulator = IsaacSimulator(loaded.config, device=device)
-            simulator.open(loaded.scene_path())
+        with install(version, waiting(), device=device):
+            simulator = opened(folder, device=device)
             simulator.step(None)
-            found[device] = {frame.sensor: frame.buffers for frame in simulator.sense()}
+            frames = {frame.sensor: frame.buffers for frame in simulator.sense()}
             found[device] = {
-                name: {key: array.numpy().copy() for key, array in buffers.items()}
-                for name, buffers in found[device].items()
+                name: {key: array.numpy().copy() for key, array in buffers.items()} for name, buffers in frames.items()
             }
             simulator.close()
-    for name, keys in (("eye", ("depth", "labels")), ("lidar", ("ranges", "labels"))):
-        for key in keys:
-            one, other = found["cpu"][name][key], found[DEVICE][name][key]
-            assert np.isclose(one, other, atol=2e-3).mean() > 0.99, (name, key)
+    one, other = found["cpu"], found[DEVICE]
+    for key in ("color", "depth", "labels"):  # one value per pixel, and no arithmetic
+        assert np.array_equal(one["eye"][key], other["eye"][key]), key
+    # The two round a direction between two cells in their own way (on an H100 some 2 in 100): what is not in its own
+    # cell is in the one beside it, and nothing else may differ.
+    ranges, labels = other["lidar"]["ranges"], other["lidar"]["labels"]
+    assert np.isclose(one["lidar"]["ranges"], ranges, atol=2e-3).mean() > 0.95
+    near = [
+        np.isclose(np.roll(one["lidar"]["ranges"], turn, axis=1), ranges, atol=2e-3)
+        & (np.roll(one["lidar"]["labels"], turn, axis=1) == labels)
+        for turn in (-1, 0, 1)
+    ]
+    assert np.logical_or.reduce(near).mean() > 0.99
+    assert len(np.unique(other["lidar"]["ranges"])) > 100
 
 
 def test_a_host_array_for_a_camera_on_the_gpu_is_refused(folder):
@@ -110,8 +139,7 @@ def test_a_run_with_tensorrt(folder, tmp_path, version):
     pytest.importorskip("tensorrt", exc_type=ImportError)
     from saccade.validation.run import validate
 
-    overrides = ["engine.backend=tensorrt", "engine.precision=fp32"]
-    loaded = load_configuration(folder / "run.yaml", overrides=overrides, frames=20)
+    loaded = load_configuration(folder / "run.yaml", overrides=shipped_networks(), frames=20)
     with install(version, waiting(), device=DEVICE):
         summary = validate(loaded, out=tmp_path)
     assert summary["verdict"] == "pass", summary["reasons"]
@@ -120,6 +148,19 @@ def test_a_run_with_tensorrt(folder, tmp_path, version):
     assert ("isaac.lidar" in uploads) == (version[0] == "6") and not any("eye" in name for name in uploads)
     if residency["proven"]:
         assert residency["host_to_device_bytes"] == 0
+
+
+def shipped_networks():
+    """The networks and input sizes that ``config/warehouse.yaml`` has, so that its engines are found again."""
+    return [
+        "engine.backend=tensorrt",
+        "engine.precision=fp16",
+        f"networks.camera.model={MODELS / 'camera.onnx'}",
+        "networks.camera.inputs.image.size=[224, 224]",
+        f"networks.lidar.model={MODELS / 'lidar.onnx'}",
+        "sensors.lidar.channels=32",
+        "sensors.lidar.columns=1024",
+    ]
 
 
 def test_without_waiting_frames_are_copied_on_the_device(folder):

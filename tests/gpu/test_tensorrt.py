@@ -332,7 +332,7 @@ from saccade.engines.tensorrt import TensorRTEngine
 from saccade.errors import EngineError
 engine = TensorRTEngine(Path(sys.argv[1]).read_bytes(), name_of="camera.onnx")
 wp.set_mempool_enabled("cuda:0", False)
-kept, size = [], 1 << 34
+kept, size = [], 1 << 30
 while size >= 1 << 16:
     try:
         kept.append(wp.empty(size, dtype=wp.uint8, device="cuda:0"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,23 @@ def test_nothing_is_built_once_measuring_has_begun(recorded, tmp_path):
     entries = {entry["key"]: entry for entry in result["candidates"]}
     assert "camera-fp16-batch4" in entries and entries["camera-fp16-batch4"]["memory_bytes"] is not None
     assert entries["camera-fp16"]["energy_per_frame"]["n"] in (0, 3)
+
+
+def test_a_stream_multiplies_between_start_and_stop():
+    if not wp.is_cuda_available():
+        pytest.skip("no CUDA device")
+    from saccade.validation.load_generator import load_from_kind
+
+    with load_from_kind("stream", "cuda:0", workers=2) as load:
+        assert load.products == 0
+        load.start()
+        deadline = time.monotonic() + 20
+        while load.products < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        load.stop()
+        assert load.products >= 20
+        time.sleep(0.3)
+        after = load.products
+        time.sleep(0.2)
+        assert load.products == after
+    load.close()

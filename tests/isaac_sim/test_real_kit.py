@@ -14,7 +14,11 @@ def simulator():
     """The shipped corridor in a real application, settled."""
     from isaacsim import SimulationApp
 
-    lockstep = ("/app/hydraEngine/waitIdle=true", "/app/updateOrder/checkForHydraRenderComplete=1000")
+    lockstep = (
+        "/app/hydraEngine/waitIdle=true",
+        "/app/updateOrder/checkForHydraRenderComplete=1000",
+        "/rtx-transient/stableIds/enabled=true",
+    )
     extra = [f"--{setting}" for setting in (*lockstep, "/app/asyncRendering=false")]
     app = SimulationApp({"headless": True, "multi_gpu": False, "active_gpu": 0, "extra_args": extra})
     from saccade.configuration import load_configuration

@@ -71,9 +71,9 @@ def test_both_forms_give_the_nearest_return_of_every_cell(form):
     if form == "points":
         a, e = np.radians(azimuth), np.radians(elevation)
         xyz = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], axis=1) * distance[:, None]
-        rtx.image_of_points(
-            array(xyz.astype(np.float32)), array(intensity.astype(np.float32)), LIMITS, nothing, cells(), found
-        )
+        xyz, strengths = array(xyz.astype(np.float32)), array(intensity.astype(np.float32))
+        by_return = array(classes.astype(np.uint8), wp.uint8)
+        rtx.image_of_points(xyz, strengths, by_return, LIMITS, nothing, False, cells(), found)
     else:
         packed = np.zeros((5, 8192), dtype=np.float32)
         packed[:, : len(azimuth)] = [azimuth, elevation, distance, intensity, classes]
@@ -86,8 +86,7 @@ def test_both_forms_give_the_nearest_return_of_every_cell(form):
     hit = same & (best >= 0)
     assert np.allclose(strength[hit], intensity[best[hit]], atol=1e-5)
     assert np.allclose(np.linalg.norm(points, axis=2)[hit], distance[best[hit]], atol=1e-3)
-    if form == "spherical":
-        assert (labels[hit] == classes[best[hit]]).all()
+    assert (labels[hit] == classes[best[hit]]).all()
     assert (labels[best < 0][same[best < 0]] == BACKGROUND).all()
 
 
@@ -97,7 +96,8 @@ def test_nothing_came_back():
         one.fill_(3.0)
     empty = wp.zeros((0, 3), dtype=wp.float32, device="cpu")
     none = wp.zeros(0, dtype=wp.float32, device="cpu")
-    rtx.image_of_points(empty, none, LIMITS, array(np.zeros(5, dtype=np.float32)), cells(), found)
+    unknown = wp.zeros(0, dtype=wp.uint8, device="cpu")
+    rtx.image_of_points(empty, none, unknown, LIMITS, array(np.zeros(5, dtype=np.float32)), True, cells(), found)
     assert not found[0].numpy().any() and not found[1].numpy().any()
 
 
@@ -125,3 +125,27 @@ def test_nearest_per_sector_leaves_out_floor_and_what_is_too_low():
         rtx.nearest_per_sector(array(points, wp.vec3f), labels, use, pose, (0.05, 1.9), sectors)
         values = sectors.numpy()
         assert values[0] == pytest.approx(ahead) and values[4] == pytest.approx(3) and values[8] == 30
+
+
+def test_classes_of_things_by_their_number_of_128_bits():
+    rng = np.random.default_rng(5)
+    words = rng.integers(0, 2**32, (300, 4), dtype=np.uint64)
+    classes = rng.integers(0, 5, 300)
+    words[:100, 3] = 0  # wholes, whose parts differ in their highest word only
+    table = {}
+    for word, label in zip(words.tolist(), classes.tolist(), strict=True):
+        lower, upper = word[0] | word[1] << 32, word[2] | word[3] << 32
+        table[(lower ^ (upper * rtx.FOLD)) & (2**64 - 1)] = label
+    keys = sorted(table)
+    parts = words[:100].copy()
+    parts[:, 3] = rng.integers(1, 2**32, 100)
+    strangers = rng.integers(0, 2**32, (50, 4), dtype=np.uint64)
+    asked = np.concatenate([words, parts, strangers]).astype(np.uint32)
+    found = wp.zeros(512, dtype=wp.uint8, device="cpu")
+    rtx.classes_of_things(
+        array(asked, wp.uint32),
+        array(np.array(keys, dtype=np.uint64), wp.uint64),
+        array(np.array([table[key] for key in keys], dtype=np.uint8), wp.uint8),
+        found,
+    )
+    assert found.numpy()[:450].tolist() == [*classes, *classes[:100], *([OBSTACLE] * 50)]

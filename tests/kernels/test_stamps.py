@@ -8,11 +8,11 @@ from saccade.kernels import stamps
 
 
 def test_only_the_slot_is_written():
-    """On the CPU there is no such timer: 0, and nobody else's slot is touched."""
+    """On the CPU readings are counted instead, and nobody else's slot is touched."""
     array = wp.full(8, value=99, dtype=wp.uint64, device="cpu")
-    stamps.record_stamp(array, 3).launch()
+    stamps.record_stamp(array, 3, wp.full(1, value=41, dtype=wp.uint64, device="cpu")).launch()
     wanted = np.full(8, 99, np.uint64)
-    wanted[3] = 0
+    wanted[3] = 42
     np.testing.assert_array_equal(array.numpy(), wanted)
 
 

@@ -250,6 +250,37 @@ def test_the_open_stage_offers_its_humanoids_and_sensors(tmp_path, monkeypatch):
         assert_nothing_left(app)
 
 
+def test_topics_with_their_counts_are_in_the_window():
+    from dataclasses import replace
+
+    from tests.contracts.isaac.doubles import install
+
+    from saccade.panel.view import TopicRow
+
+    with install("6.2") as double:
+        from saccade.kit.window import SaccadeWindow
+        from saccade.panel.bare import BarePanel
+
+        panel = BarePanel(())
+        topics = (TopicRow("/eye/image_raw", "out", 12, 3, 10.0), TopicRow("/cmd_vel", "in", 2, 1, None, "not finite"))
+        shown = [replace(panel.view(), ros2="joined by dds", commands="2 commands accepted", topics=topics)]
+        panel.view = lambda: shown[0]
+        window = SaccadeWindow(panel, draw_hz=1000)
+        window.draw()
+
+        def labels():
+            return [str(one.text) for one in double.world.widgets if type(one).__name__ == "Label"]
+
+        wanted = ("joined by dds", "2 commands accepted", "/eye/image_raw", "12 sent at 10.0 Hz, 3 dropped",
+                  "2 received, 1 refused: not finite")  # fmt: skip
+        assert set(wanted) <= set(labels())
+        shown[0] = replace(shown[0], topics=topics[1:])
+        window._next = 0.0
+        window.draw()
+        assert "12 sent at 10.0 Hz, 3 dropped" not in labels() and "/cmd_vel" in labels()
+        window.destroy()
+
+
 @pytest.mark.gpu
 def test_pictures_reach_the_window_from_the_gpus_memory(tmp_path, monkeypatch):
     """No byte of them passes the host: the provider is given the address of the sensor's picture."""

@@ -10,7 +10,7 @@ onnx = pytest.importorskip("onnx")
 
 from tests.precision.conftest import segmenter  # noqa: E402
 
-from saccade.errors import ModelError  # noqa: E402
+from saccade.errors import ConfigurationError, ModelError  # noqa: E402
 from saccade.models import tuning  # noqa: E402
 from saccade.paths import MODELS  # noqa: E402
 from saccade.precision.cost import constants_of, multiply_adds_of, weights_of  # noqa: E402
@@ -44,3 +44,10 @@ def test_networks_of_others_are_refused(tmp_path):
     onnx.helper.set_model_props(model, {"kind": "camera"})
     with pytest.raises(ModelError, match=r"has no stem\.0\.0\.weight"):
         tuning.fine_tuned(model, {}, minutes=1)
+
+
+def test_a_gpu_that_is_not_there_is_said(monkeypatch, drawn_dataset):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = onnx.load(str(MODELS / "camera.onnx"))
+    with pytest.raises(ConfigurationError, match=r"'cuda': PyTorch finds no usable GPU; take cpu or auto"):
+        tuning.fine_tuned(model, {}, minutes=1, device="cuda", cache=drawn_dataset)

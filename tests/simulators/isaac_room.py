@@ -8,7 +8,7 @@ from typing import Any
 from tests.contracts.isaac.doubles import Behaviour
 from tests.end_to_end import make_folder, write_configuration
 
-ZERO_DELAY = {"/app/hydraEngine/waitIdle": True}
+STARTED = {"/app/hydraEngine/waitIdle": True, "/rtx-transient/stableIds/enabled": True}
 
 
 def isaac_folder(folder: Path, **simulator: Any) -> Path:
@@ -27,6 +27,6 @@ def isaac_folder(folder: Path, **simulator: Any) -> Path:
 
 
 def waiting(**changes: Any) -> Behaviour:
-    """Returns the behaviour of an application with the settings of the zero-delay experience."""
-    settings = {**ZERO_DELAY, **changes.pop("settings", {})}
+    """Returns the behaviour of an application that was started as ``scripts/isaac_validate.py`` starts it."""
+    settings = {**STARTED, **changes.pop("settings", {})}
     return Behaviour(settings=settings, **changes)

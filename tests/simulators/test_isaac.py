@@ -14,7 +14,7 @@ from tests.simulators.isaac_room import isaac_folder, waiting
 
 from saccade.configuration import load_configuration
 from saccade.errors import ConfigurationError, DependencyError, SaccadeError, SceneError
-from saccade.frame import ROBOT, Command
+from saccade.frame import BACKGROUND, FLOOR, OBSTACLE, ROBOT, Command
 
 SIX = tuple(version for version in VERSIONS if version[0] == "6")
 
@@ -69,7 +69,7 @@ def test_lockstep_gives_every_sensor_s_frame_of_every_state(folder, version):
         assert not [p for p in world.stage.Traverse() if p.GetName().startswith("saccade_")]
 
 
-@pytest.mark.parametrize("version", ("5.1", "6.2"))
+@pytest.mark.parametrize("version", ("5.0", "5.1", "6.2"))
 def test_buffers_hold_what_the_renderer_shows(folder, version):
     with install(version, waiting()):
         simulator = opened(folder)
@@ -88,9 +88,57 @@ def test_buffers_hold_what_the_renderer_shows(folder, version):
         assert np.abs(away[hit]).max() <= 0.5 + 1e-3
         truth = simulator.ground_truth(frames["lidar"])
         assert len(truth.clearance) == 16 and truth.hazard in (True, False)
-        assert (truth.labels is not None) == (version[0] == "6")
-        if version[0] == "6":
-            assert ROBOT not in lidar["labels"].numpy()  # own_body_mask
+        assert (truth.labels is not None) == (version != "5.0")
+        returned = lidar["labels"].numpy()
+        if version == "5.0":
+            assert (returned == BACKGROUND).all()
+            assert "5.0 hands out no map" in simulator.facts()["streams"]["lidar"]["no_labels_reason"]
+        else:
+            assert ROBOT not in returned  # own_body_mask
+            assert (returned[~hit] == BACKGROUND).all() and {FLOOR, OBSTACLE} & set(returned[hit].tolist())
+            assert "no_labels_reason" not in simulator.facts()["streams"]["lidar"]
+        simulator.close()
+
+
+def test_both_ways_to_the_labels_of_returns_agree(folder):
+    """Looked up on the device by 128-bit id (5.1), and on the host (6.x): the same scene has the same labels."""
+    found = {}
+    for version in ("5.1", "6.2"):
+        with install(version, waiting()):
+            simulator = opened(folder)
+            buffers = next(frame.buffers for frame in simulator.sense() if frame.sensor == "lidar")
+            found[version] = buffers["ranges"].numpy().copy(), buffers["labels"].numpy().copy()
+            simulator.close()
+    (one, first), (other, second) = found.values()
+    same = np.isclose(one, other, atol=2e-3)
+    assert same.mean() > 0.95  # the two round a direction between two cells in their own way
+    assert (first[same] == second[same]).mean() > 0.999 and len(np.unique(first)) > 2
+
+
+@pytest.mark.parametrize("version", ("5.1", "6.1"))
+def test_a_renderer_that_names_nothing_gives_no_labels_and_says_why(folder, version):
+    with install(version, waiting(settings={"/rtx-transient/stableIds/enabled": False})):
+        simulator = opened(folder)
+        lidar = next(frame for frame in simulator.sense() if frame.sensor == "lidar")
+        assert simulator.ground_truth(lidar).labels is None
+        assert (lidar.buffers["labels"].numpy() == BACKGROUND).all()
+        facts = simulator.facts()
+        assert "--/rtx-transient/stableIds/enabled=true" in facts["streams"]["lidar"]["no_labels_reason"]
+        assert any("accuracy is absent" in warning for warning in facts["warnings"])
+        simulator.close()
+
+
+@pytest.mark.parametrize("version", ("5.1", "6.2"))
+def test_a_map_that_does_not_come_gives_no_labels(folder, monkeypatch, version):
+    from tests.contracts.isaac import rtx
+
+    empty = rtx._stable_id_map([])
+    monkeypatch.setattr(rtx, "_stable_id_map", lambda paths: empty)
+    with install(version, waiting()):
+        simulator = opened(folder)
+        lidar = next(frame for frame in simulator.sense() if frame.sensor == "lidar")
+        assert simulator.ground_truth(lidar).labels is None
+        assert "no map" in simulator.facts()["streams"]["lidar"]["no_labels_reason"]
         simulator.close()
 
 
@@ -116,6 +164,61 @@ def test_the_base_follows_the_command_and_the_joints_their_drives(folder, versio
         knees = [physics.dof_names.index(name) for name in ("left_knee", "right_knee")]
         moved = [abs(float(physics.walk._coordinates.targets[physics._coordinates[knee]])) for knee in knees]
         assert max(moved) > 0.05
+        simulator.close()
+
+
+@pytest.mark.parametrize("version", ("5.1", "6.2"))
+def test_a_robot_from_elsewhere_walks_with_a_gait_by_configuration(folder, tmp_path, version):
+    from tests.scenes.foreign import foreign_scene
+
+    scene = foreign_scene(tmp_path / "foreign.usda", ankle_pitch="ankle")
+    chosen = (f"scene={scene}", "simulator.humanoid.gait.joints=unitree_h1")
+    with install(version, waiting()) as double:
+        simulator = opened(folder, *chosen)
+        physics, command = double.world.physics, Command(linear_x=0.5)
+        names, walk = physics.dof_names, physics.walk
+        seen, order = {name: [] for name in names}, []
+        for _ in range(12):
+            simulator.step(command)
+            command = None
+            order.append([names[dof] for dof in simulator._walk.dofs])
+            q = walk._coordinates.q
+            for i, name in enumerate(names):
+                seen[name].append((walk._coordinates.targets[physics._coordinates[i]], q[physics._coordinates[i]]))
+        moved = {name for name, values in seen.items() if np.ptp([target for target, _ in values]) > 0.02}
+        assert {"left_hip_pitch_joint", "left_knee_joint", "left_ankle_joint"} <= moved
+        assert {"right_hip_pitch_joint", "right_knee_joint", "right_ankle_joint"} <= moved
+        # One knee's axis points the other way: its target has the other sign.
+        knees = [[target for target, _ in seen[f"{side}_knee_joint"][2:]] for side in ("left", "right")]
+        assert max(knees[0]) < 0 < min(knees[1])
+        # The drives bring the joints there, and what has no role stays where it was.
+        for side in ("left", "right"):
+            asked, got = (np.ptp(one) for one in zip(*seen[f"{side}_knee_joint"][2:], strict=True))
+            assert got > 0.5 * asked
+        assert all(abs(target) < 1e-6 and abs(angle) < 0.05 for target, angle in seen["left_ankle_roll_joint"])
+        assert all("left_ankle_roll_joint" not in dofs and len(dofs) == 10 for dofs in order)
+        assert simulator.facts()["humanoid"]["gait"] is True and not simulator.facts()["humanoid"]["no_gait_reason"]
+        simulator.close()
+    with install(version, waiting()) as double:
+        simulator = opened(folder, chosen[0])
+        simulator.step(Command(linear_x=0.5))
+        assert not len(simulator._walk.dofs)  # it glides, and says what would give it a gait
+        assert "gait.joints: unitree_h1" in simulator.facts()["humanoid"]["no_gait_reason"]
+        simulator.close()
+
+
+def test_joints_of_a_gait_without_a_drive_are_told(folder, tmp_path):
+    from pxr import Usd
+    from tests.scenes.foreign import foreign_scene
+
+    scene = foreign_scene(tmp_path / "limp.usda")
+    stage = Usd.Stage.Open(str(scene))
+    stage.GetPrimAtPath("/Robot/joints/left_knee_joint").GetAttribute("drive:angular:physics:stiffness").Set(0.0)
+    stage.Save()
+    with install("6.0", waiting()):
+        simulator = opened(folder, f"scene={scene}", "simulator.humanoid.gait.joints=unitree_g1")
+        (warning,) = [text for text in simulator.facts()["warnings"] if "without an angular drive" in text]
+        assert "/Robot/joints/left_knee_joint" in warning and "right" not in warning
         simulator.close()
 
 

@@ -302,6 +302,26 @@ def test_units_and_up_axis_change_nothing(tmp_path: Path, walker: Any, unit: flo
     other.close()
 
 
+def test_a_robot_from_elsewhere_walks_with_a_gait_by_configuration(tmp_path: Path) -> None:
+    from tests.scenes.foreign import foreign_scene
+
+    scene = foreign_scene(tmp_path / "foreign.usda")
+    config = run_config(scene, device="cpu", humanoid={"gait": {"joints": "unitree_g1"}})
+    simulator = NewtonSimulator(config, device="cpu")
+    simulator.open(scene)
+    try:
+        assert simulator.facts()["humanoid"]["gait"] is True
+        gait = simulator._walk._gait
+        for _ in range(40):
+            simulator.step(Command(linear_x=0.5))
+        knees = {
+            leg.joints["knee"].sign: gait.targets[gait.joints.index(leg.joints["knee"])] for leg in gait.model.legs
+        }
+        assert knees[-1.0] < -0.05 and knees[1.0] > 0.05  # the left one's axis points the other way
+    finally:
+        simulator.close()
+
+
 def test_a_humanoid_without_gait_glides(tmp_path: Path) -> None:
     """Other names, y up, centimetres, no roles: named by its root prim, among two articulations."""
     scene = Scene(tmp_path / "other.usda", meters_per_unit=0.01, up_axis="Y")

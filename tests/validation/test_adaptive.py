@@ -19,7 +19,7 @@ from saccade.stream_execution import StreamExecution
 from saccade.telemetry.record import read_frames
 from saccade.validation.adaptive_detections import DetectionCounter
 from saccade.validation.adaptive_experiment import ADAPTIVE, UNLOADED, Pacer, outcome, run_experiment
-from saccade.validation.load_generator import LoadGenerator
+from saccade.validation.load_generator import LoadGenerator, load_from_kind
 
 ADAPT = "engine.adaptive={precisions: [fp32, fp16]}"
 
@@ -202,3 +202,10 @@ def test_help_has_examples(tmp_path):
     for command in ("adaptive", "tradeoff"):
         found = spawn(command, "--help", cwd=tmp_path)
         assert found.returncode == 0 and "Examples" in found.stdout
+
+
+def test_a_load_on_a_stream_needs_a_gpu():
+    with pytest.raises(ConfigurationError, match=r"needs a GPU, and this run is on 'cpu': --load process"):
+        load_from_kind("stream", "cpu")
+    with pytest.raises(ConfigurationError, match=r"load 'fork': expected process or stream"):
+        load_from_kind("fork", "cpu")

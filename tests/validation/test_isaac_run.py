@@ -60,9 +60,25 @@ def test_a_hundred_frames_of_the_shipped_corridor(tmp_path, version):
     assert summary["frames"] == 100 and summary["distance_m"] > 2
     low, high = SHIPPED["camera"]
     assert low < summary["accuracy"]["camera_miou"] < high
-    if version[0] == "6":
+    if version == "5.0":
+        assert summary["accuracy"]["lidar_miou"] is None
+    else:
         assert SHIPPED["lidar"][0] < summary["accuracy"]["lidar_miou"] <= SHIPPED["lidar"][1]
     assert summary["accuracy"]["clearance_error_m"] < 0.1
+
+
+def test_a_lidar_without_labels_has_no_accuracy_and_the_budget_says_why(room, tmp_path):
+    with install("5.0", waiting()):
+        for name in ("camera", "lidar"):
+            (room / f"{name}.card.json").write_text(json.dumps({"renderers": ["isaac"]}))
+        try:
+            summary = run(room, tmp_path, "budgets.lidar_miou=0.5")
+        finally:
+            for name in ("camera", "lidar"):
+                (room / f"{name}.card.json").unlink()
+    assert summary["accuracy"]["lidar_miou"] is None and summary["verdict"] == "invalid"
+    reason = next(budget["reason"] for budget in summary["budgets"] if budget["name"] == "lidar_miou")
+    assert "5.0 hands out no map" in reason
 
 
 def test_repeated_deliveries_count_as_stale(room, tmp_path):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,13 @@ EPILOG = (
     "- `saccade adaptive warehouse --device cuda --tradeoff sweep --frames 240 --json > adaptive.json`\n\n"
     "In a run: `saccade validate --set engine.adaptive.tradeoff=runs/tradeoff-warehouse`"
 )
+
+
+class LoadKind(str, Enum):
+    """Values of ``--load``."""
+
+    process = "process"
+    stream = "stream"
 
 
 @interruptible
@@ -38,7 +46,10 @@ def adaptive(
     ] = None,
     frames: Annotated[int, typer.Option("--frames", min=72, metavar="N", help="Decisions of each run.")] = 300,
     rate: Annotated[float, typer.Option("--rate", min=0.1, metavar="HZ", help="Decisions per second.")] = 10.0,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, metavar="N", help="Processes of the load.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, metavar="N", help="Of the load.")] = None,
+    load: Annotated[
+        LoadKind, typer.Option("--load", help="Other processes, or on a GPU streams of the same process.")
+    ] = LoadKind.process,
     floor: Annotated[
         float | None, typer.Option("--floor", min=0.01, max=1, metavar="SHARE", help="Of FP32's accuracy to keep.")
     ] = None,
@@ -75,8 +86,8 @@ def adaptive(
     try:
         with stdout_kept_clean(), contextlib.closing(progress):
             result = run_experiment(
-                loaded, out=folder, recording=recording, frames=frames, rate=rate, workers=workers, fresh=fresh,
-                note=note, say=progress,
+                loaded, out=folder, recording=recording, frames=frames, rate=rate, workers=workers,
+                load_kind=load.value, fresh=fresh, note=note, say=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Stopped(f"stopped; finished runs are in {folder}, and the same command goes on with it") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saccade.cli_engine import progress
-from saccade.cli_options import interruptible
+from saccade.cli_options import Device, interruptible
 from saccade.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ def compress(
     fine_tune: Annotated[
         float, typer.Option("--fine-tune", min=0, metavar="MIN", help="Training after pruning [min]; needs torch.")
     ] = 0.0,
+    fine_tune_device: Annotated[
+        Device, typer.Option("--fine-tune-device", help="Where to train; auto = a GPU where torch has one.")
+    ] = Device.auto,
     samples: Annotated[int, typer.Option("--samples", min=2, metavar="N", help="Most calibration frames.")] = 500,
     allow_few: Annotated[bool, typer.Option("--allow-few", help="Takes fewer than 100 frames.")] = False,
     mean: Annotated[
@@ -122,6 +125,7 @@ def compress(
         keep=tuple(keep or ()),
         target=target,
         fine_tune_minutes=fine_tune,
+        fine_tune_device=fine_tune_device.value,
         seed=seed,
     )
     if precision is Precision.fp32 and prune is Prune.none:

@@ -11,6 +11,27 @@ from saccade.config_section import Section
 from saccade.config_tradeoff import AdaptiveConfig, TradeoffConfig
 from saccade.frame import CLASSES
 
+GaitRole = Literal[
+    "left_hip_yaw", "left_hip_roll", "left_hip_pitch", "left_knee", "left_ankle_pitch", "left_ankle_roll",
+    "left_shoulder_pitch", "left_elbow",
+    "right_hip_yaw", "right_hip_roll", "right_hip_pitch", "right_knee", "right_ankle_pitch", "right_ankle_roll",
+    "right_shoulder_pitch", "right_elbow",
+]  # fmt: skip
+"""Joints that the gait moves; hip_pitch, knee and ankle_pitch of both sides are required."""
+
+
+class GaitJointConfig(Section):
+    """One joint that the gait moves."""
+
+    joint: str
+    """Its path, or its name."""
+    sign: Literal[-1, 1] | None = None
+    """Direction in which it turns; ``None`` = as its axis says at the zero pose."""
+    offset: float = Field(0.0, ge=-3.2, le=3.2)
+    """Its angle where the gait asks for 0 [rad]."""
+    scale: float = Field(1.0, ge=0, le=4)
+    """Its angle for every radian that the gait asks for."""
+
 
 class GaitConfig(Section):
     """The walking gait that the humanoid's drives follow."""
@@ -23,6 +44,9 @@ class GaitConfig(Section):
     """Foot clearance in mid-swing [m]."""
     arm_swing: float = Field(0.35, ge=0, le=1.5)
     """Shoulder amplitude at 1 m/s [rad]."""
+    joints: Literal["unitree_g1", "unitree_h1"] | dict[GaitRole, str | GaitJointConfig] | None = None
+    """Joints by role, such as ``{left_knee: LKnee}``, or the robot whose names they have; ``None`` = as the scene names
+    them. What is named here takes the place of what the scene names; joints without a role hold their targets."""
 
 
 class HumanoidConfig(Section):

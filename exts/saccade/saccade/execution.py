@@ -123,7 +123,6 @@ class HostExecution:
         if turns is None:
             turns = self._turns[key] = turns_of(sensors, self._networks, set(self._newest))
         results: dict[str, list[Result]] = {sensor: [] for sensor in sensors}
-        self._mailbox.clear()
         for frame, turn in zip(frames, turns, strict=True):
             frame.stamps.handed_over = now_ns()
             for network, tensor in turn.inputs:

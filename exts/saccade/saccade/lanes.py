@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import warp as wp
@@ -27,6 +27,14 @@ class Lanes:
         self._events: list[wp.Event] = []
         self._used = 0
         self._open: list[wp.Stream] = []
+
+    def names(self, kinds: Sequence[str]) -> list[str | None]:
+        """Returns the lane of each of some pieces of work: the first kind's is the main stream, others have their own.
+
+        Without branches all of them are on the main stream.
+        """
+        main = kinds[0] if kinds else None
+        return [None if not self._branched or kind == main else kind for kind in kinds]
 
     def begin(self) -> None:
         """Starts a frame: every lane that is used from here on branches off what the main stream has done so far."""

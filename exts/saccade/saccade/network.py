@@ -94,6 +94,7 @@ class Network:
         self.declared_copies: dict[str, int] = {}
         """Bytes per set of frames copied to a device that cannot read the sensor's, by tensor."""
         self._check_outputs()
+        self._make_labels()
         self.place(Mailbox(self.batch, self.engine.device), 0)
 
     @property
@@ -106,11 +107,13 @@ class Network:
 
         Args:
             mailbox: On the engine's device.
-            row: The first of :attr:`batch` rows.
+            row: The first of :attr:`batch` summaries.
         """
-        self.summary, self._values = mailbox.rows(row, self.batch)
+        self._values = mailbox.rows(row, self.batch)
+        self.rows = range(row, row + self.batch)
+        """Its summaries."""
         self._mailbox = mailbox
-        self._decode = self._record_decode()
+        self._decode = [*self.record_decode(), mailbox.record_results(self.small_outputs(), self.rows)]
 
     def input_work(self, tensor: str, frames: Mapping[str, Frame]) -> InputWork:
         """Returns what fills an input from frames; it holds as long as their buffers stay where they are.
@@ -138,8 +141,36 @@ class Network:
         """Returns the array that is bound to an input, as the last :meth:`input_work` filled it."""
         return self._inputs[tensor]
 
+    def record_decode(self) -> list[wp.Launch]:
+        """Returns new recorded launches for the outputs that are not small: label maps, and what is only checked."""
+        counts = self._mailbox.counts(self.rows.start, self.batch)
+        labels = self.config.decoder.labels
+        launches = []
+        if labels is not None:
+            launches.append(decode.record_labels(self.outputs[labels], self._class_of_logit, self._labels, counts))
+        return launches + [
+            decode.record_finite(array, counts) for array in self._only_checked() if array.size > decode.SMALL
+        ]
+
+    def small_outputs(self) -> list[decode.SmallOutput]:
+        """Returns the outputs that one launch for all networks of a frame brings into the summaries, or checks."""
+        decoder, row, batch = self.config.decoder, self.rows.start, self.batch
+        found = []
+        if decoder.hazard is not None:
+            logits = decoder.hazard_activation == "sigmoid"
+            values = self.outputs[decoder.hazard]
+            found.append(decode.small_output(values, row=row, batch=batch, column=decode.HAZARD, sigmoid=logits))
+        if decoder.clearance is not None:
+            values = self.outputs[decoder.clearance]
+            found.append(decode.small_output(values, row=row, batch=batch, column=decode.CLEARANCE))
+        return found + [
+            decode.small_output(array, row=row, batch=batch)
+            for array in self._only_checked()
+            if array.size <= decode.SMALL
+        ]
+
     def launch_decode(self) -> None:
-        """Launches the decoding of the outputs into the summaries, which must have been cleared."""
+        """Launches the decoding of all outputs into the summaries, where this network runs by itself."""
         for launch in self._decode:
             launch.launch()
 
@@ -220,31 +251,22 @@ class Network:
                 more = "" if batch == 1 else f" for each of {batch} images"
                 raise ModelError(f"{where}: output {tensor!r} has shape {shape}, expected {wanted}{more}")
 
-    def _record_decode(self) -> list[wp.Launch]:
+    def _only_checked(self) -> list[wp.array]:
+        """Outputs that nobody decodes."""
         decoder = self.config.decoder
-        launches: list[wp.Launch] = []
-        if decoder.labels is not None:
-            launches.append(self._record_labels(self.outputs[decoder.labels]))
-        if decoder.hazard is not None:
-            sigmoid = decoder.hazard_activation == "sigmoid"
-            launches.append(decode.record_hazard(self.outputs[decoder.hazard], self.summary, sigmoid=sigmoid))
-        if decoder.clearance is not None:
-            launches.append(decode.record_clearance(self.outputs[decoder.clearance], self.summary))
         decoded = (decoder.labels, decoder.hazard, decoder.clearance)
-        launches += [
-            decode.record_finite(array, self.summary)
-            for tensor, array in self.outputs.items()
-            if tensor not in decoded and array.dtype == wp.float32
-        ]
-        return launches
+        return [array for tensor, array in self.outputs.items() if tensor not in decoded and array.dtype == wp.float32]
 
-    def _record_labels(self, array: wp.array) -> wp.Launch:
-        index = [CLASSES.index(name) if name in CLASSES else NO_CLASS for name in self.config.decoder.classes]
+    def _make_labels(self) -> None:
+        decoder = self.config.decoder
+        if decoder.labels is None:
+            return
+        array = self.outputs[decoder.labels]
+        index = [CLASSES.index(name) if name in CLASSES else NO_CLASS for name in decoder.classes]
         self._class_of_logit = wp.array(np.array(index, dtype=np.uint8), device=array.device)
         batch, _, height, width = array.shape
-        labels = wp.zeros((batch, height, width), dtype=wp.uint8, device=array.device)
-        self.labels = {sensor: labels[i] for i, sensor in enumerate(self.primary)}
-        return decode.record_labels(array, self._class_of_logit, labels, self.summary)
+        self._labels = wp.zeros((batch, height, width), dtype=wp.uint8, device=array.device)
+        self.labels = {sensor: self._labels[i] for i, sensor in enumerate(self.primary)}
 
 
 def _shape(source: InputConfig, sensors: Mapping[str, SensorConfig]) -> tuple[int, ...]:

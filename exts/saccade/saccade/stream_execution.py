@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import warp as wp
@@ -13,12 +13,12 @@ from saccade.engines.adaptive import AdaptiveEngine
 from saccade.errors import EngineError
 from saccade.execution import FrameStage, Turn, buffer_key, declared_uploads, place_networks, turns_of
 from saccade.frame import Frame, Result, now_ns
-from saccade.kernels.stamps import record_stamp
 from saccade.lanes import Lanes
-from saccade.mailbox import MAX_STAMPS, Mailbox
+from saccade.mailbox import Mailbox
 from saccade.network import InputWork, Network
 from saccade.residency import graph_facts
 from saccade.simulators.base import Simulator
+from saccade.stamp_plan import INFERRED, PREPROCESSED, SENSED, StampPlan, plan_stamps
 from saccade.telemetry.gpu_clock import GpuClock, gpu_pair
 
 MAX_GRAPHS = 8
@@ -36,19 +36,19 @@ class _Recorded:
     inputs: list[list[InputWork]]
     networks: list[Network]
     """Those that run, in order."""
+    decodes: list[list[wp.Launch]]
+    """By turn what decodes large outputs."""
+    stamps: StampPlan | None
+    results: wp.Launch | None
+    """Brings the results, and some of the stamps, to the host."""
+    written: int
+    """Bytes that kernels write to the host in one frame."""
     own: Sequence[Frame] | None = None
     """Frames whose buffers stay, where those of the source have rotated too often."""
-    stages: list[list[int]] = field(default_factory=list)
-    """Per frame the slots of its stamps of ``sensed``, ``preprocessed`` and ``inferred``; -1 = none."""
-    taken: int = 0
-    """Stamps that are taken."""
     graph: Any = None
     frames: tuple[Frame, ...] = ()
     buffers: tuple[Any, ...] = ()
     """The frames and their mappings of buffers that this was last used for."""
-
-
-SENSED, PREPROCESSED, INFERRED = 0, 1, 2
 
 
 class StreamExecution:
@@ -107,7 +107,6 @@ class StreamExecution:
         self._clock = clock
         if clock is not None:
             clock.synchronise()
-        self._stamp_launches = [record_stamp(self._mailbox.stamps, slot) for slot in range(MAX_STAMPS)]
         same_device = wp.get_device(simulator.device) == self._device
         self._whole = bool(simulator.capturable) and same_device
         self._capture = capture and same_device
@@ -200,6 +199,7 @@ class StreamExecution:
                 "reason": reason,
                 "graphs": proofs,
                 **crossed,
+                "kernel_writes": _summed(proof["kernel_writes"] for proof in proofs),
                 "declared_uploads": declared_uploads(self._simulator, self._networks),
             },
         }
@@ -296,7 +296,7 @@ class StreamExecution:
         turns = turns_of(sensors, self._networks, set(self._newest))
         inputs = [[network.input_work(tensor, newest) for network, tensor in turn.inputs] for turn in turns]
         networks = [network for turn in turns for network in turn.networks]
-        recorded = _Recorded(turns, inputs, networks, own)
+        recorded = self._planned(frames, turns, inputs, networks, own)
         again = self._per_set[sensors, self._level] > 0
         self._per_set[sensors, self._level] += 1
         if not self._capture:
@@ -312,13 +312,48 @@ class StreamExecution:
             recorded.graph = self._captured(lambda: self._launch(recorded, frames))
             self._counts["captures"] += 1
             self._counts["recaptures"] += again
-            self._proofs.append({"sensors": list(sensors), **_proof(recorded.graph)})
+            written = {"results and stamps": recorded.written} if recorded.written else {}
+            self._proofs.append({"sensors": list(sensors), **_proof(recorded.graph), "kernel_writes": written})
         except Exception as error:  # users' stages raise what they like, and PyCUDA's errors are no RuntimeError
             recorded.graph = None
             self._capture = False
             self._reason = f"the frame could not be captured as a graph: {_first_line(error)}"
             self._wait()
         return recorded
+
+    def _planned(
+        self,
+        frames: Sequence[Frame],
+        turns: list[Turn],
+        inputs: list[list[InputWork]],
+        networks: list[Network],
+        own: Sequence[Frame] | None,
+    ) -> _Recorded:
+        """Prepares what ends a set of frames, and decides which kernel takes which stamp."""
+        decodes = [[launch for n in turn.networks for launch in n.record_decode()] for turn in turns]
+        decodes = decodes if self._decoded else [[] for _ in turns]
+        decoded = self._decoded and bool(networks)
+        plan = results = None
+        if self._stamped:
+            lanes = self._lanes.names([frame.kind for frame in frames])
+            staged = any(stage.after == "sense" for stage in self._stages)
+            plan = plan_stamps(
+                turns,
+                inputs,
+                decodes,
+                [frame.sensor for frame in frames],
+                lanes,
+                self._mailbox,
+                whole=self._whole,
+                results=decoded,
+                staged=staged,
+            )
+        rows = [row for network in networks for row in network.rows]
+        if decoded:
+            outputs = [output for network in networks for output in network.small_outputs()]
+            results = self._mailbox.record_results(outputs, rows, first=plan.results if plan else -1)
+        written = (self._mailbox.row_bytes * len(rows) if decoded else 0) + (8 * plan.taken if plan else 0)
+        return _Recorded(turns, inputs, networks, decodes, plan, results, written, own)
 
     def _captured(self, launch: Callable[[], None]) -> Any:
         if self._stream is None:
@@ -333,51 +368,41 @@ class StreamExecution:
         """Launches one set of frames; eagerly, or while it is captured.
 
         Cameras have a lane and LiDARs another: what one waits for does not hold up the other, and frames of a kind
-        share what their ray caster keeps. Stamps are taken beside the work, on a lane of their own for each.
+        share what their ray caster keeps. Stamps that need a kernel of their own are taken beside the work, on a lane
+        of their own for each.
         """
         lanes, frames = self._lanes, recorded.own or frames
-        recorded.taken = 0
-        recorded.stages = [[-1, -1, -1] for _ in frames]
-        kinds = [frame.kind for frame in frames]
-        lane_of = dict.fromkeys(kinds)
-        lane_of.update({kind: kind for kind in list(lane_of)[1:]})
-        place = {frame.sensor: i for i, frame in enumerate(frames)}
+        lane_of = lanes.names([frame.kind for frame in frames])
         sensed: list[Any] = [None] * len(frames)
         if self._whole:
             self._simulator.record_state(self._stream)
         lanes.begin()
-        cleared = None
-        if self._decoded or self._stamped:
-            with lanes.on("clear"):
-                self._mailbox.clear()
-                cleared = lanes.mark("clear")
         if self._whole:
             for i, frame in enumerate(frames):
-                with lanes.on(lane_of[frame.kind]) as stream:
+                with lanes.on(lane_of[i]) as stream:
                     self._simulator.record_sense([frame], stream)
-                    sensed[i] = lanes.mark(lane_of[frame.kind])
-                self._take(recorded, lane_of[frame.kind], cleared, sensed[i], [i], SENSED)
+                    sensed[i] = lanes.mark(lane_of[i])
+                self._take(recorded, SENSED, i, lane_of[i])
         self._run_stages("sense", frames, sensed)
         for i, (turn, inputs) in enumerate(zip(recorded.turns, recorded.inputs, strict=True)):
-            lane = lane_of[kinds[i]]
-            with lanes.on(lane, *(sensed[j] for j in turn.prepared if kinds[j] != kinds[i])) as stream:
+            lane = lane_of[i]
+            with lanes.on(lane, *(sensed[j] for j in turn.prepared if lane_of[j] != lane)) as stream:
                 for work in inputs:
                     work.run()
-                if turn.prepared:
-                    self._take(recorded, lane, cleared, lanes.mark(lane), turn.prepared, PREPROCESSED)
+                self._take(recorded, PREPROCESSED, i, lane)
                 for network in turn.networks:
                     network.engine.enqueue(stream)
-                if turn.networks:
-                    primary = [place[sensor] for network in turn.networks for sensor in network.primary]
-                    self._take(recorded, lane, cleared, lanes.mark(lane), primary, INFERRED)
-            if self._decoded and turn.networks:
-                with lanes.on(lane, cleared):
-                    for network in turn.networks:
-                        network.launch_decode()
-        self._run_stages("inference", frames, [lanes.mark(lane) for lane in lane_of.values()])
+                self._take(recorded, INFERRED, i, lane)
+                for launch in recorded.decodes[i]:
+                    launch.launch()
+        done = {lane: lanes.mark(lane) for lane in dict.fromkeys(lane_of)}
+        if recorded.results is not None:
+            worked = {lane_of[i] for i, turn in enumerate(recorded.turns) if turn.inputs or turn.networks}
+            first = next(lane for lane in lane_of if lane in worked)
+            with lanes.on(first, *(done[lane] for lane in done if lane in worked and lane != first)):
+                recorded.results.launch()
+        self._run_stages("inference", frames, list(done.values()))
         lanes.join()
-        if self._decoded or self._stamped:
-            self._mailbox.fetch()
 
     def _run_stages(self, after: str, frames: Sequence[Frame], marks: Sequence[Any]) -> None:
         for stage in self._stages:
@@ -385,35 +410,27 @@ class StreamExecution:
                 with self._lanes.on("stages", *marks) as stream:
                     stage.record(frames, stream)
 
-    def _take(
-        self, recorded: _Recorded, lane: str | None, cleared: Any, mark: Any, places: Sequence[int], stage: int
-    ) -> None:
-        """Launches a stamp after a point in a lane's work, for frames by their place in the set."""
-        if not self._stamped:
+    def _take(self, recorded: _Recorded, stage: int, place: int, lane: str | None) -> None:
+        """Launches the stamp of a stage where it needs a kernel of its own."""
+        plan = recorded.stamps
+        if plan is None or (stage, place) not in plan.own:
             return
-        slot = recorded.taken
-        if slot == MAX_STAMPS:
-            raise EngineError(
-                f"{len(recorded.stages)} sensors are due together, more than one frame can stamp: give them other rates"
-            )
-        recorded.taken += 1
-        with self._lanes.on(f"stamps {lane}", cleared, mark):
-            self._stamp_launches[slot].launch()
-        for place in places:
-            recorded.stages[place][stage] = slot
+        with self._lanes.on(f"stamps {lane}", self._lanes.mark(lane)):
+            plan.own[stage, place].launch()
 
     def _stamp(self, frames: Sequence[Frame], recorded: _Recorded, launched: int, done: int) -> None:
         """Writes host times of the stages into the frames' stamps."""
         clock, whole = self._clock, self._whole
-        if clock is None:
+        plan = recorded.stamps
+        if clock is None or plan is None:
             for frame in frames:
                 stamps = frame.stamps
                 if whole:
                     stamps.sensed = done
                 stamps.handed_over = done if whole else launched
             return
-        taken = self._mailbox.stamp_values[: recorded.taken].tolist()
-        for frame, (sensed, preprocessed, inferred) in zip(frames, recorded.stages, strict=True):
+        taken = self._mailbox.stamp_values[: plan.taken].tolist()
+        for frame, (sensed, preprocessed, inferred) in zip(frames, plan.stages, strict=True):
             stamps, before = frame.stamps, launched
             if whole:
                 before = stamps.sensed = clock.host_time(taken[sensed], before, done)
@@ -459,6 +476,13 @@ def _proof(graph: Any) -> dict[str, Any]:
         return {"reason": f"cuda-bindings is not installed ({_first_line(error)}): pip install cuda-bindings"}
     except RuntimeError as error:
         return {"reason": _first_line(error)}
+
+
+def _summed(entries: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for entry in entries:
+        found.update(entry)
+    return dict(found)
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from tests.contracts.isaac import behaviours_replicator, behaviours_ui, rtx
 
 
@@ -208,7 +209,16 @@ def _execute(world, name, **kwargs):
     parent = kwargs.get("parent") or ""
     prim = _lidar_prim(world, f"{parent}/{kwargs['path'].lstrip('/')}")
     _placed(prim, kwargs["translation"], kwargs["orientation"])
+    prim.SetCustomDataByKey("aux", kwargs.get("omni:sensor:Core:auxOutputType", "NONE"))
     return True, prim
+
+
+class _LidarRtx:
+    @staticmethod
+    def decode_stable_id_mapping(world, stable_id_mapping_raw):
+        if not isinstance(stable_id_mapping_raw, bytes):
+            raise TypeError(f"the map is taken as bytes, not {type(stable_id_mapping_raw).__name__}")
+        return rtx.parse_stable_id_map(np.frombuffer(stable_id_mapping_raw, dtype=np.uint8))
 
 
 def _lidar_prim(world: Any, path: str) -> Any:
@@ -561,6 +571,7 @@ MODELS: dict[str, Any] = {
     "isaacsim.core.api": SimpleNamespace(SimulationContext=_SimulationContext),
     "isaacsim.core.prims": SimpleNamespace(Articulation=_Articulation),
     "isaacsim.core.experimental.prims": SimpleNamespace(Articulation=_ExperimentalArticulation),
+    "isaacsim.sensors.rtx": SimpleNamespace(LidarRtx=_LidarRtx),
     "isaacsim.sensors.experimental.rtx": SimpleNamespace(
         Lidar=_Lidar,
         parse_generic_model_output_data=lambda world, data: rtx.parse_gmo(data, aliases=world.version == "6.0"),

@@ -48,7 +48,7 @@ class _AnnotatorRegistry:
         if world.major >= 6 and name in HOST_ONLY_6 and device == "cuda":
             device = "cpu"  # a source on the host without a copy gives a host array, and says nothing
         made = rep.Annotator.__new__(rep.Annotator)
-        made._world, made._name, made._device = world, name, device or "cpu"
+        made._world, made._name, made._device, made._asked = world, name, device or "cpu", device
         made._copies_arrays, made._inputs, made._product, made._copies = (
             do_array_copy,
             dict(init_params or {}),

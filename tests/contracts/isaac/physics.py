@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import warp as wp
 
 from saccade.scenes.mounts import quaternion_product
 from saccade.scenes.movers import movers_from_stage
@@ -21,19 +22,19 @@ class Physics:
     """A humanoid and movers of one file: poses and drive targets in, poses, contacts and pictures out.
 
     The articulation is a MuJoCo model with its root on rails, as in the embedded simulator: where a pose is set for it
-    before a step, it is there after the step; the joints follow their drives.
+    before a step, it is there after the step; the joints follow their drives. Always on the CPU: a GPU would compile
+    physics and ray caster for minutes, and nothing that is tested on one depends on where they ran.
     """
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, path: Path) -> None:
         from saccade.config import RunConfig
         from saccade.simulators.newton_scene import scene_from_file
         from saccade.simulators.newton_walk import Walk
 
         config = RunConfig.model_validate({"scene": str(path), "sensors": {"none": PLAIN_SENSOR}})
         config.simulator.humanoid.gait.enabled = False
-        self.scene = scene_from_file(path, config, device=device, progress=lambda text: None)
+        self.scene = scene_from_file(path, config, device="cpu", progress=lambda text: None)
         self.walk = Walk(config.simulator, self.scene, capture=False)
-        self.device = device
         humanoid = self.scene.humanoid
         by_coordinate = sorted(humanoid.joints.items(), key=lambda entry: entry[1][0])
         self.dof_paths = [path for path, _ in by_coordinate]
@@ -53,7 +54,8 @@ class Physics:
         walk._watch.forget()
         coordinates.restore()
         coordinates.push_everything()
-        newton.eval_fk(self.scene.model, walk.state.joint_q, walk.state.joint_qd, walk.state)
+        with wp.ScopedDevice("cpu"):
+            newton.eval_fk(self.scene.model, walk.state.joint_q, walk.state.joint_qd, walk.state)
         walk._keep_poses()
         self._shown = None
         self.overlap: list[Any] = []
@@ -103,11 +105,7 @@ class Physics:
             for i in range(7):
                 walk._coordinates.q[start + i] = pose[i]
         walk.substep = dt
-        if self.device == "cpu":
-            walk._physics(0)
-        else:
-            walk._coordinates.stage(0)
-            walk._coordinates.upload()
+        with wp.ScopedDevice("cpu"):
             walk._physics(0)
         onsets: list[Any] = []
         walk._watch.observe(time, onsets)
@@ -125,8 +123,6 @@ class Physics:
 
     def refit(self) -> Any:
         """Brings the ray caster's scene to what is to be seen."""
-        import warp as wp
-
         if self._shown is not None:
             self.sensed.body_q.assign(self._shown)
         else:
@@ -136,15 +132,16 @@ class Physics:
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: str, modified: int, device: str) -> Physics:
-    return Physics(Path(path), device)
+def _loaded(path: str, modified: int) -> Physics:
+    with wp.ScopedDevice("cpu"):
+        return Physics(Path(path))
 
 
-def physics_of(path: Path, stage: Any, device: str) -> Physics:
+def physics_of(path: Path, stage: Any) -> Physics:
     """Returns the physics of an opened stage, loaded once per file: a root layer above a scene is its scene."""
     layers = [Path(layer.realPath) for layer in stage.GetLayerStack() if layer.realPath]
     own = next((layer for layer in layers if layer != Path(path)), Path(path))
-    physics = _loaded(str(own), own.stat().st_mtime_ns, device)
+    physics = _loaded(str(own), own.stat().st_mtime_ns)
     physics.reset()
     # Animation is the stage's: time codes mean what its root layer says a second is now.
     starts = {mover.path: start for mover, start in physics.scene.movers}

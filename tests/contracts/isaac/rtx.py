@@ -124,9 +124,12 @@ class Product:
             found = {"data": view("points"), "info": {"transform": picture.buffers["transform"].numpy()}}
             if annotator._inputs.get("outputIntensity"):
                 found["intensity"] = view("intensity")
+            if annotator._inputs.get("outputObjectId"):
+                found["objectId"] = view("ids")
             return found
         if name in ("GenericModelOutput", "StableIdMap"):
-            return view("gmo" if name == "GenericModelOutput" else "map", host=True)
+            found = view("gmo" if name == "GenericModelOutput" else "map", host=True)
+            return found.numpy() if annotator._asked is None else found
         raise NotImplementedError(f"the double's renderer has no annotator {name}")
 
     def _device(self, annotator: Any, *, host: bool = False) -> str:
@@ -148,13 +151,15 @@ class Product:
 
     def _cast(self) -> dict[str, Any]:
         physics = self.world.physics
-        state = physics.refit()
-        if self.sensor is None:
-            self.sensor = self._made()
-        sensor = self.sensor
-        sensor.sense(state, max(self.number, 0))
+        with wp.ScopedDevice("cpu"):
+            state = physics.refit()
+            if self.sensor is None:
+                self.sensor = self._made()
+            sensor = self.sensor
+            sensor.sense(state, max(self.number, 0))
         if sensor.kind == "lidar":
-            return _lidar_buffers(sensor, physics, self.world)
+            prim = self.world.stage.GetPrimAtPath(self.camera)
+            return _lidar_buffers(sensor, physics, self.world, str(prim.GetCustomDataByKey("aux") or "NONE"))
         labels = sensor.labels.numpy()
         ids = np.where(labels == len(CLASSES) - 1, 0, labels.astype(np.uint32) + 2).astype(np.uint32)
         depth = sensor.buffers["depth"].numpy().copy()
@@ -184,7 +189,7 @@ class Product:
         else:
             config = CameraConfig(kind="camera", prim=self.camera, width=self.width, height=self.height)
         mount = sensor_mount(world.stage, "double", config, scene.bodies, root=scene.humanoid.path)
-        classes = wp.array(scene.classes, dtype=wp.uint8, device=world.device)
+        classes = wp.array(scene.classes, dtype=wp.uint8, device="cpu")
         shared = {
             "body": mount.body,
             "offset": wp.transform(mount.offset[:3], mount.offset[3:]),
@@ -192,12 +197,12 @@ class Product:
             "seed": 0,
         }
         if lidar:
-            own = wp.array(scene.own_shapes, dtype=wp.uint8, device=world.device)
+            own = wp.array(scene.own_shapes, dtype=wp.uint8, device="cpu")
             return LidarSensor("double", config, scene.model, own_shapes=own, **shared)
         return CameraSensor("double", config, scene.model, usd_camera=mount.camera, lighting=scene.lighting, **shared)
 
 
-def _lidar_buffers(sensor: Any, physics: Any, world: Any) -> dict[str, Any]:
+def _lidar_buffers(sensor: Any, physics: Any, world: Any, aux: str) -> dict[str, Any]:
     """Points in no order, as a rotating sensor emits them; nothing of what it saw is left out, its carrier neither."""
     ranges = sensor.clean_ranges.numpy()
     hit = ranges > 0
@@ -213,8 +218,10 @@ def _lidar_buffers(sensor: Any, physics: Any, world: Any) -> dict[str, Any]:
         "intensity": wp.array(intensity.astype(np.float32), dtype=wp.float32, device=device),
         "transform": SimpleNamespace(numpy=lambda: transform, size=0, dtype=wp.float32, device="cpu"),
     }
+    stable = bool(world.settings.get("/rtx-transient/stableIds/enabled"))
+    names = _stable_id_map(physics.scene.model.shape_label if stable else [])
     if world.major >= 6:
-        found = {"gmo": _gmo(points, intensity, shapes), "map": _stable_id_map(physics.scene.model.shape_label)}
+        found = {"gmo": _gmo(points, intensity, shapes), "map": names}
         product_number = sensor.__dict__.setdefault("_outputs", 0)
         sensor._outputs = product_number + 1
         if product_number < world.behaviour.bad_magic_frames:
@@ -222,7 +229,19 @@ def _lidar_buffers(sensor: Any, physics: Any, world: Any) -> dict[str, Any]:
     else:
         found.pop("transform")
         found["transform"] = wp.array(transform, dtype=wp.float32, device="cpu")
+        found["map"] = names
+        # One word for each return in 5.0, four in 5.1, and none where the prim does not ask for them.
+        words = {"5.0": 1}.get(world.version, 4) if aux in ("EXTRA", "FULL") else 0
+        ids = _object_ids(shapes)[:, :words]
+        found["ids"] = wp.array(np.ascontiguousarray(ids).reshape(-1), dtype=wp.uint32, device=device)
     return found
+
+
+def _object_ids(shapes: np.ndarray) -> np.ndarray:
+    """Numbers of 128 bits, the least significant word first; the third word tells that all of them are read."""
+    ids = np.zeros((len(shapes), 4), dtype="<u4")
+    ids[:, 0], ids[:, 2] = shapes + 1, 7
+    return ids
 
 
 HEADER = np.dtype([("magic", "<u4"), ("count", "<u4")])
@@ -237,8 +256,7 @@ def _gmo(points: np.ndarray, intensity: np.ndarray, shapes: np.ndarray) -> wp.ar
         np.linalg.norm(points, axis=1),
         intensity,
     ]
-    ids = np.zeros((len(points), 4), dtype="<u4")
-    ids[:, 0] = shapes + 1
+    ids = _object_ids(shapes)
     header = np.array([(MAGIC, len(points))], dtype=HEADER)
     body = np.concatenate([np.asarray(column, dtype="<f4") for column in columns])
     data = header.tobytes() + body.tobytes() + ids.tobytes()
@@ -266,7 +284,7 @@ def _stable_id_map(paths: list[str]) -> wp.array:
     offset = 24 * len(names)
     entries = np.zeros((len(names), 6), dtype="<u4")
     for i, name in enumerate(names):
-        entries[i] = (i + 1, 0, 0, 0, len(name), offset)
+        entries[i] = (i + 1, 0, 7, 0, len(name), offset)
         offset += len(name)
     data = entries.tobytes() + b"".join(names) + len(names).to_bytes(4, "little")
     return wp.array(np.frombuffer(data, dtype=np.uint8).copy(), dtype=wp.uint8, device="cpu")

@@ -62,7 +62,8 @@ class World:
     Args:
         version: Isaac Sim's.
         behaviour: What it does.
-        device: Where the renderer's buffers are: ``"cpu"`` stands for the GPU where there is none.
+        device: Where the renderer's buffers are: ``"cpu"`` stands for the GPU where there is none. What is in them was
+            drawn on the CPU.
         settings: More settings than the experience has.
     """
 
@@ -242,7 +243,7 @@ class World:
         from tests.contracts.isaac.physics import physics_of
 
         if self.physics is None and self.stage is not None:
-            self.physics = physics_of(self.stage_path, self.stage, self.device)
+            self.physics = physics_of(self.stage_path, self.stage)
         self._callbacks("PHYSICS_READY")
         self._callbacks("SIMULATION_STARTED")
 

@@ -125,6 +125,13 @@ class CommandReceiver:
             return Commanded(last.linear_x, last.linear_y, last.yaw_rate, joints, last.received, last.velocity_received)
 
     @property
+    def age_s(self) -> float | None:
+        """Time since the newest command came [s]; ``None`` before any."""
+        with self._lock:
+            received = self._last.received
+        return (self._clock() - received) * 1e-9 if received else None
+
+    @property
     def silent(self) -> bool:
         """Whether the last call of :meth:`current` found that velocities no longer come."""
         return self._silent

@@ -73,13 +73,10 @@ class TensorRTEngine:
         self.outputs: Sequence[TensorSpec] = []
         with cuda.primary_context(self.device):
             self._runtime, self._engine = self._opened(plan)
+            self.memory_bytes = int(getattr(self._engine, self._traits.device_memory))
+            """Memory for activations and scratch of one execution context [bytes]; weights and arrays are extra."""
             self._context = self._new_context()
         self.reshape(shapes or {})
-
-    @property
-    def memory_bytes(self) -> int:
-        """Memory for activations and scratch of one execution context [bytes]; weights and bound arrays are extra."""
-        return int(getattr(self._opened_engine(), self._traits.device_memory))
 
     def reshape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Gives the open dimensions other sizes; arrays whose shape no longer fits must be bound anew.

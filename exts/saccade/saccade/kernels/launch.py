@@ -9,7 +9,14 @@ import warp as wp
 
 
 def recorded(
-    kernel: Any, dim: Any, inputs: Sequence[Any], outputs: Sequence[Any] = (), *, device: Any, keep: Any = None
+    kernel: Any,
+    dim: Any,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any] = (),
+    *,
+    device: Any,
+    keep: Any = None,
+    block: int = 256,
 ) -> wp.Launch:
     """Returns a recorded launch of ``kernel``.
 
@@ -23,7 +30,16 @@ def recorded(
         outputs: Arguments that are written, after the inputs.
         device: Warp device.
         keep: More that must live as long as the launch.
+        block: Threads of a block.
     """
-    launch = wp.launch(kernel, dim=dim, inputs=list(inputs), outputs=list(outputs), device=device, record_cmd=True)
+    launch = wp.launch(
+        kernel,
+        dim=dim,
+        inputs=list(inputs),
+        outputs=list(outputs),
+        device=device,
+        record_cmd=True,
+        block_dim=block,
+    )
     launch.saccade_keeps = (*inputs, *outputs, keep)
     return launch

@@ -10,6 +10,7 @@ from typing import Any
 import warp as wp
 
 from saccade.kernels.launch import recorded
+from saccade.kernels.stamps import Marks, mark_first, mark_last, unmarked
 
 STRETCH = "stretch"
 LETTERBOX = "letterbox"
@@ -78,14 +79,9 @@ def _store(color: wp.vec3f, transform: ImageTransform, batch: int, y: int, x: in
     output[batch, 2, y, x] = output.dtype(c[2])
 
 
-@wp.kernel(enable_backward=False)
-def _resample(images: wp.array(dtype=Any), transform: ImageTransform, output: wp.array4d(dtype=Any)):
-    batch, y, x = wp.tid()
-    if x < transform.left or x >= transform.right or y < transform.top or y >= transform.bottom:
-        value = transform.fill * 255.0
-        _store(wp.vec3f(value, value, value), transform, batch, y, x, output)
-        return
-    image = images[batch]
+@wp.func
+def _sample(image: Any, transform: ImageTransform, y: int, x: int):
+    """Returns the colour at a pixel of the input, between four of the image."""
     height = image.pixels.shape[0]
     width = image.pixels.shape[1]
     source_x = wp.clamp(wp.float32(x) * transform.step_x + transform.origin_x, 0.0, wp.float32(width - 1))
@@ -98,14 +94,28 @@ def _resample(images: wp.array(dtype=Any), transform: ImageTransform, output: wp
     along_y = source_y - wp.float32(y0)
     upper = _pixel(image, y0, x0) * (1.0 - along_x) + _pixel(image, y0, x1) * along_x
     lower = _pixel(image, y1, x0) * (1.0 - along_x) + _pixel(image, y1, x1) * along_x
-    _store(upper * (1.0 - along_y) + lower * along_y, transform, batch, y, x, output)
+    return upper * (1.0 - along_y) + lower * along_y
 
 
 @wp.kernel(enable_backward=False)
-def _convert(images: wp.array(dtype=Any), transform: ImageTransform, output: wp.array4d(dtype=Any)):
+def _resample(images: wp.array(dtype=Any), transform: ImageTransform, marks: Marks, output: wp.array4d(dtype=Any)):
     batch, y, x = wp.tid()
+    mark_first(marks, batch + y + x)
+    if x < transform.left or x >= transform.right or y < transform.top or y >= transform.bottom:
+        value = transform.fill * 255.0
+        _store(wp.vec3f(value, value, value), transform, batch, y, x, output)
+    else:
+        _store(_sample(images[batch], transform, y, x), transform, batch, y, x, output)
+    mark_last(marks)
+
+
+@wp.kernel(enable_backward=False)
+def _convert(images: wp.array(dtype=Any), transform: ImageTransform, marks: Marks, output: wp.array4d(dtype=Any)):
+    batch, y, x = wp.tid()
+    mark_first(marks, batch + y + x)
     image = images[batch]
     _store(_pixel(image, y, x), transform, batch, y, x, output)
+    mark_last(marks)
 
 
 # All at once: an overload that came later would compile the whole module again.
@@ -190,7 +200,7 @@ def record_images(images: Sequence[wp.array], transform: ImageTransform, output:
     return recorded(
         _convert if same else _resample,
         dim=(output.shape[0], output.shape[2], output.shape[3]),
-        inputs=[batch, transform],
+        inputs=[batch, transform, unmarked()],
         outputs=[output],
         device=first.device,
         keep=tuple(images),

@@ -10,6 +10,7 @@ from typing import Any
 import warp as wp
 
 from saccade.kernels.launch import recorded
+from saccade.kernels.stamps import Marks, mark_first, mark_last, unmarked
 
 NOTHING = 1.0e30
 """A cell that no point fell into [m]: above every range."""
@@ -20,11 +21,14 @@ def _range_image(
     ranges: wp.array2d(dtype=wp.float32),
     intensity: wp.array2d(dtype=wp.float32),
     scale: float,
+    marks: Marks,
     output: wp.array4d(dtype=Any),
 ):
     channel, column = wp.tid()
+    mark_first(marks, channel + column)
     output[0, 0, channel, column] = output.dtype(ranges[channel, column] * scale)
     output[0, 1, channel, column] = output.dtype(intensity[channel, column])
+    mark_last(marks)
 
 
 @wp.func
@@ -48,8 +52,9 @@ def _cell(point: wp.vec3f, lowest: float, highest: float, channels: int, columns
 
 
 @wp.kernel(enable_backward=False)
-def _clear(cells: wp.array2d(dtype=wp.float32)):
+def _clear(marks: Marks, cells: wp.array2d(dtype=wp.float32)):
     channel, column = wp.tid()
+    mark_first(marks, channel + column)
     cells[channel, column] = wp.static(NOTHING)
 
 
@@ -74,18 +79,20 @@ def _fill_image(
     highest: float,
     cells: wp.array2d(dtype=wp.float32),
     scale: float,
+    marks: Marks,
     output: wp.array4d(dtype=Any),
 ):
     i = wp.tid()
     cell = _cell(points[i], lowest, highest, cells.shape[0], cells.shape[1])
-    if cell[0] < 0.0:
-        return
-    row = int(cell[0])
-    column = int(cell[1])
-    # Two kernels may round one range differently in its last bit; points that near each other are one to the reader.
-    if cell[2] <= cells[row, column] * 1.000001:
-        output[0, 0, row, column] = output.dtype(cell[2] * scale)
-        output[0, 1, row, column] = output.dtype(intensity[i])
+    if cell[0] >= 0.0:
+        row = int(cell[0])
+        column = int(cell[1])
+        # Two kernels may round one range differently in its last bit; points that near each other are one to the
+        # reader.
+        if cell[2] <= cells[row, column] * 1.000001:
+            output[0, 0, row, column] = output.dtype(cell[2] * scale)
+            output[0, 1, row, column] = output.dtype(intensity[i])
+    mark_last(marks)
 
 
 def record_range_image(ranges: wp.array, intensity: wp.array, scale: float, output: wp.array) -> wp.Launch:
@@ -98,7 +105,11 @@ def record_range_image(ranges: wp.array, intensity: wp.array, scale: float, outp
         output: Shape ``(1, 2, channels, columns)``, float32 or float16: range, intensity.
     """
     return recorded(
-        _range_image, dim=ranges.shape, inputs=[ranges, intensity, scale], outputs=[output], device=ranges.device
+        _range_image,
+        dim=ranges.shape,
+        inputs=[ranges, intensity, scale, unmarked()],
+        outputs=[output],
+        device=ranges.device,
     )
 
 
@@ -126,13 +137,13 @@ def record_point_image(
     points, intensity = points.flatten(), intensity.flatten()
     device = points.device
     return [
-        recorded(_clear, dim=cells.shape, inputs=[], outputs=[cells], device=device),
+        recorded(_clear, dim=cells.shape, inputs=[unmarked()], outputs=[cells], device=device),
         recorded(_empty_image, dim=output.shape[1:], inputs=[], outputs=[output], device=device),
         recorded(_nearest, dim=points.size, inputs=[points, lowest, highest], outputs=[cells], device=device),
         recorded(
             _fill_image,
             dim=points.size,
-            inputs=[points, intensity, lowest, highest, cells, scale],
+            inputs=[points, intensity, lowest, highest, cells, scale, unmarked()],
             outputs=[output],
             device=device,
         ),

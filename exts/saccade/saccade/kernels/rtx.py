@@ -9,12 +9,14 @@ from typing import Any
 
 import warp as wp
 
-from saccade.frame import BACKGROUND, FLOOR, ROBOT, SECTOR_COUNT
+from saccade.frame import BACKGROUND, FLOOR, OBSTACLE, ROBOT, SECTOR_COUNT
 
 FAR = 1.0e30
 """Range of a cell that no return fell into [m]."""
 NOBODY = 2**31 - 1
 """Number of the return in such a cell."""
+FOLD = 0x9E3779B97F4A7C15
+"""Folds the upper half of a 128-bit number onto the lower one: lower xor (upper times this)."""
 
 
 @wp.kernel(enable_backward=False)
@@ -140,7 +142,9 @@ def _fill_from_points(
     owner: wp.array2d(dtype=wp.int32),
     source: wp.array2d(dtype=wp.float32),
     strength: wp.array(dtype=wp.float32),
+    classes: wp.array(dtype=wp.uint8),
     own: wp.array(dtype=wp.float32),
+    mask_robot: wp.int32,
     ranges: wp.array2d(dtype=wp.float32),
     intensity: wp.array2d(dtype=wp.float32),
     points: wp.array2d(dtype=wp.vec3f),
@@ -155,12 +159,61 @@ def _fill_from_points(
     if i == wp.int32(wp.static(NOBODY)):
         return
     point = wp.vec3f(source[i, 0], source[i, 1], source[i, 2])
+    label = wp.uint8(wp.static(BACKGROUND))
+    if i < classes.shape[0]:
+        label = classes[i]
+    if mask_robot != 0 and label == wp.uint8(wp.static(ROBOT)):
+        return
     if _is_own(point, own):
         return
     ranges[row, column] = wp.length(point)
     if i < strength.shape[0]:
         intensity[row, column] = wp.clamp(strength[i], 0.0, 1.0)
     points[row, column] = point
+    labels[row, column] = label
+
+
+@wp.func
+def _find(key: wp.uint64, keys: wp.array(dtype=wp.uint64)):
+    """Returns the place of a key in an ascending list, -1 where it is not in it."""
+    low = wp.int32(0)
+    high = keys.shape[0]
+    while low < high:
+        middle = (low + high) / 2
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    if low < keys.shape[0]:
+        if keys[low] == key:
+            return low
+    return wp.int32(-1)
+
+
+@wp.func
+def _folded(lower: wp.uint64, upper: wp.uint64, fold: wp.uint64):
+    return lower ^ (upper * fold)
+
+
+@wp.kernel(enable_backward=False)
+def _classes_of_things(
+    ids: wp.array2d(dtype=wp.uint32),
+    keys: wp.array(dtype=wp.uint64),
+    class_of_key: wp.array(dtype=wp.uint8),
+    fold: wp.uint64,
+    classes: wp.array(dtype=wp.uint8),
+):
+    i = wp.tid()
+    lower = wp.uint64(ids[i, 0]) | (wp.uint64(ids[i, 1]) << wp.uint64(32))
+    third = wp.uint64(ids[i, 2])
+    place = _find(_folded(lower, third | (wp.uint64(ids[i, 3]) << wp.uint64(32)), fold), keys)
+    if place < 0:
+        # A part of a mesh has the number of the whole in its lower 96 bits, and often no name of its own.
+        place = _find(_folded(lower, third, fold), keys)
+    label = wp.uint8(wp.static(OBSTACLE))
+    if place >= 0:
+        label = class_of_key[place]
+    classes[i] = label
 
 
 @wp.kernel(enable_backward=False)
@@ -228,11 +281,27 @@ def classes_of_ids(ids: wp.array, class_of_id: wp.array, output: wp.array) -> No
     wp.launch(_classes_of_ids, dim=output.shape, inputs=[ids, class_of_id], outputs=[output], device=output.device)
 
 
+def classes_of_things(ids: wp.array, keys: wp.array, class_of_key: wp.array, classes: wp.array) -> None:
+    """Writes the class of the thing that each return came from; a thing that is not known is an obstacle.
+
+    Args:
+        ids: The things' numbers of 128 bits, least significant word first, shape ``(n, 4)``, uint32.
+        keys: Known numbers, folded to 64 bits with :data:`FOLD`, ascending, shape ``(k,)``, uint64.
+        class_of_key: Class of each, shape ``(k,)``, uint8.
+        classes: Shape ``(n,)`` or longer, uint8.
+    """
+    # The factor goes in as an argument: Warp 1.7 cuts a constant of 64 bits to 32.
+    inputs = [ids, keys, class_of_key, FOLD]
+    wp.launch(_classes_of_things, dim=ids.shape[0], inputs=inputs, outputs=[classes], device=ids.device)
+
+
 def image_of_points(
     points: wp.array,
     intensity: wp.array,
+    classes: wp.array,
     limits: tuple[float, float, float, float],
     own: wp.array,
+    mask_robot: bool,
     cells: tuple[wp.array, wp.array],
     outputs: tuple[wp.array, wp.array, wp.array, wp.array],
 ) -> None:
@@ -241,11 +310,14 @@ def image_of_points(
     Args:
         points: In the sensor frame [m] (x forward, y left, z up), shape ``(n, 3)``, float32.
         intensity: 0..1, shape ``(n,)``, float32; an empty array = none.
+        classes: Class index by return, shape ``(n,)`` or longer, uint8; an empty array = not known.
         limits: Elevation of the lowest and highest channel [rad], shortest and longest range [m].
         own: The carrier's cylinder in the sensor frame: x, y, radius, lowest, highest [m], shape ``(5,)``, float32;
             radius 0 = none.
+        mask_robot: Whether returns of class robot count as none.
         cells: Scratch, two arrays of shape ``(channels, columns)``: float32 and int32.
-        outputs: Ranges, intensity, points and labels as in :class:`saccade.frame.Frame`; labels are all background.
+        outputs: Ranges, intensity, points and labels as in :class:`saccade.frame.Frame`; without classes labels are
+            all background.
     """
     count = points.shape[0]
     _sort(_place_points, points, count, limits, cells)
@@ -253,7 +325,7 @@ def image_of_points(
     wp.launch(
         _fill_from_points,
         dim=owner.shape,
-        inputs=[owner, points, intensity, own],
+        inputs=[owner, points, intensity, classes, own, int(mask_robot)],
         outputs=list(outputs),
         device=owner.device,
     )

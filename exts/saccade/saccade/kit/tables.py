@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from omni import ui
 
 from saccade.panel.view import View
-from saccade.panel.wording import budget_text, sensor_text, verdict_text
+from saccade.panel.wording import budget_text, sensor_text, topic_text, verdict_text
 
 RED, AMBER, GREEN, GREY = 0xFF5A5AE8, 0xFF3EA3E0, 0xFF59BF6B, 0xFF9A9A9A
 """ABGR, as omni.ui has its colours."""
@@ -78,6 +78,24 @@ def build_engines(view: View) -> None:
                 ui.Label(row.state, width=90, style={"color": COLOURS.get(row.state, GREY)})
                 parts = [row.network, row.engine, row.precision, row.device, row.detail]
                 ui.Label("   ".join(part for part in parts if part), word_wrap=True)
+
+
+def ros2_key(view: View) -> Hashable:
+    """What the topics' table depends on."""
+    return view.ros2, view.commands, tuple(topic_text(row) for row in view.topics)
+
+
+def build_ros2(view: View) -> None:
+    """How the bridge is joined, what external commands there are, and every topic that carried something."""
+    with ui.VStack(spacing=2, height=0):
+        ui.Label(view.ros2, word_wrap=True)
+        if view.commands:
+            ui.Label(view.commands, word_wrap=True)
+        for row in view.topics:
+            with ui.HStack(height=18, spacing=6):
+                colour = COLOURS["warning"] if row.lost else GREY
+                ui.Label(row.name, width=200, style={"color": colour}, tooltip=row.name)
+                ui.Label(topic_text(row), word_wrap=True)
 
 
 def build_gpu(view: View) -> None:

@@ -116,7 +116,8 @@ class SaccadeWindow:
                         self._add(widgets.Rebuilt(lambda view: view.engines, tables.build_engines))
                     with ui.CollapsableFrame("GPU", collapsed=False):
                         self._add(widgets.Rebuilt(lambda view: view.gpu, tables.build_gpu))
-                    self._add(widgets.Text(lambda view: f"ROS 2: {view.ros2}"))
+                    with ui.CollapsableFrame("ROS 2", collapsed=False):
+                        self._add(widgets.Rebuilt(tables.ros2_key, tables.build_ros2))
                     with ui.CollapsableFrame("Log", collapsed=False):
                         with ui.ScrollingFrame(height=180):
                             self._add(widgets.Text(_log_text, wrap=True))

@@ -113,7 +113,7 @@ def train(
     if kind not in _BATCHES:
         raise ConfigurationError(f"kind {kind!r}: there is no such network; choose 'camera' or 'lidar'")
     began = time.monotonic()
-    place = _device(device)
+    place = device_from_name(device)
     with console_report() if progress else _quiet() as report:
         data = dataset.ensure_dataset(kind, cache=cache, data_seed=data_seed, scenes=scenes, poses=poses, report=report)
         rendered = time.monotonic()
@@ -142,12 +142,17 @@ def _quiet() -> Any:
     return contextlib.nullcontext(silent)
 
 
-def _device(name: str) -> torch.device:
+def device_from_name(name: str) -> torch.device:
+    """Returns the device that ``"auto"``, ``"cpu"`` or ``"cuda"`` means here.
+
+    Raises:
+        ConfigurationError: PyTorch has no usable GPU.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigurationError(
-            f"device {name!r}: PyTorch finds no usable GPU; use --device cpu, or install a CUDA build of torch"
+            f"device {name!r}: PyTorch finds no usable GPU; take cpu or auto, or install a CUDA build of torch"
         )
     return torch.device(name)
 

@@ -21,16 +21,21 @@ from saccade.errors import ModelError
 from saccade.models import dataset
 from saccade.models.export import export_network, fold_normalisation
 from saccade.models.networks import LidarNetwork, network_from_kind
-from saccade.models.training import Run, tensors_from
+from saccade.models.training import Run, device_from_name, tensors_from
 
 if TYPE_CHECKING:
     import onnx
 
 RATE = 1e-3
 """Peak of the learning rate; new networks learn with three times as much."""
-BATCH = 16
-SAMPLES = {"train": 1600, "validation": 96}
-"""Frames of each part that are used."""
+BATCHES = {"cpu": 16, "cuda": 32}
+SAMPLES: dict[str, dict[str, int | None]] = {
+    "cpu": {"train": 1600, "validation": 96},
+    "cuda": {"train": None, "validation": None},
+}
+"""Frames of each part that are used, by device; ``None`` = all."""
+PASSES_PER_MINUTE = {"cpu": 4, "cuda": 40}
+"""More than fit into a minute: the clock ends the training."""
 
 _CLOSE = 1e-3
 
@@ -41,6 +46,7 @@ def fine_tuned(
     *,
     minutes: float,
     seed: int = 0,
+    device: str = "auto",
     cache: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -51,34 +57,36 @@ def fine_tuned(
         masks: Weights that may differ from zero, by name of the constant; others stay as they become.
         minutes: Wall time of the training [min]; the learning rate ends in time.
         seed: Of order and augmentation.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU where PyTorch has one.
         cache: A dataset's folder, or where datasets are kept; ``None`` = the user's cache folder.
         say: Told how far it is.
 
     Raises:
         ModelError: The network is none whose module is known, or the loss left the finite numbers.
+        ConfigurationError: PyTorch has no such device.
         DependencyError: Frames must be rendered and the simulator is not installed.
     """
+    place = device_from_name(device)
     network, kind = network_from_onnx(model)
 
     def report(stage: str, done: int, total: int, note: str = "") -> None:
         say(f"fine-tuning: {stage} {done}/{total} {note}".rstrip())
 
     folder = dataset.ensure_dataset(kind, cache=cache, report=report)
-    place = torch.device("cpu")
     say("fine-tuning: reading frames")
     parts = {
         part: tensors_from(dataset.load_part(folder, kind, part, at_most=count), place)
-        for part, count in SAMPLES.items()
+        for part, count in SAMPLES[place.type].items()
     }
-    run = Run(kind, network, parts, place, seed=seed, limit=minutes * 60)
-    run.masks = {name: torch.from_numpy(mask.astype(np.float32)) for name, mask in masks.items()}
+    run = Run(kind, network.to(place), parts, place, seed=seed, limit=minutes * 60)
+    run.masks = {name: torch.from_numpy(mask.astype(np.float32)).to(place) for name, mask in masks.items()}
     before = run.evaluate("validation")[0]["miou"]
-    # More passes than fit: the clock ends it.
-    curves = run.fit(epochs=max(1, round(4 * minutes)), batch=BATCH, report=report, rate=RATE)
+    epochs = max(1, round(PASSES_PER_MINUTE[place.type] * minutes))
+    curves = run.fit(epochs=epochs, batch=BATCHES[place.type], report=report, rate=RATE)
     after = run.evaluate("validation")[0]["miou"]
     facts = {name: run.setup[name] for name in ("epochs", "steps", "batch", "seed", "optimizer", "device", "torch")}
     facts |= {"minutes": minutes, "validation_miou": {"before": before, "after": after}, "losses": curves["train"]}
-    return _exported(run.average, model), facts
+    return _exported(run.average.cpu(), model), facts
 
 
 def network_from_onnx(model: onnx.ModelProto) -> tuple[nn.Module, str]:

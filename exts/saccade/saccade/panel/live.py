@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from saccade.config import Budgets, RunConfig
 from saccade.loop import JUDGED, Tick
 from saccade.panel.preview import Previews
-from saccade.panel.view import BudgetRow, EngineRow, GpuRow, Percentile, SensorRow, View
+from saccade.panel.topics import TopicWatch
+from saccade.panel.view import BudgetRow, EngineRow, GpuRow, Percentile, SensorRow, TopicRow, View
 from saccade.telemetry.record import Record
 from saccade.validation.documents import header_of
 from saccade.validation.summary import STAGE_NAMES, decision_latency, summarise
@@ -68,6 +69,7 @@ class LiveRun:
         self._records: list[Mapping[str, Any]] = []
         self.figures: Mapping[str, Any] = {}
         """The summary fields of docs/record.md so far; empty before the first judged decision."""
+        self._topics = TopicWatch()
         self._judge_next = 0.0
         self._judge_slow = 0
 
@@ -202,6 +204,26 @@ class LiveRun:
             return "not joined yet"
         return f"joined by {bridge.reason}"
 
+    def topics(self) -> tuple[TopicRow, ...]:
+        """Returns the ROS 2 topics with their counts; none without a bridge."""
+        bridge = self.session.bridge if self.session is not None else None
+        return () if bridge is None else self._topics.rows(bridge.bridge.counters)
+
+    def commands(self) -> str:
+        """Returns how many external commands came and how old the newest is; empty without a bridge."""
+        bridge = self.session.bridge if self.session is not None else None
+        if bridge is None:
+            return ""
+        receiver = bridge.receiver
+        age = receiver.age_s
+        if age is None:
+            return "no command came yet"
+        counts = receiver.facts()
+        return (
+            f"{counts['accepted']} commands accepted, {counts['refused']} refused, {counts['timeouts']} silences; "
+            f"the newest is {age:.1f} s old"
+        )
+
 
 def _of_decision(frames: list[Mapping[str, Any]]) -> dict[str, float]:
     """Splits one decision's time among its stages, so that they add up to its latency."""
@@ -241,6 +263,8 @@ def with_run(view: View, run: LiveRun, found: dict[str, Any], summary: dict[str,
         reasons=tuple(figures.get("reasons", ())),
         budgets=budget_rows(figures),
         ros2=run.ros2(),
+        topics=run.topics(),
+        commands=run.commands(),
         directory=summary["directory"] if summary is not None else "",
         revision=view.revision * 1_000_000 + run.news,
     )

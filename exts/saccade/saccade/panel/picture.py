@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saccade.panel.view import View
-from saccade.panel.wording import budget_text, latency_lines, log_text, sensor_text, verdict_text
+from saccade.panel.wording import budget_text, latency_lines, log_text, sensor_text, topic_text, verdict_text
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -52,7 +52,8 @@ def picture(view: View, previews: Mapping[str, np.ndarray] | None = None) -> Ima
     y = _verdict(canvas, view, right, 34)
     y = _sensors(canvas, view, previews or {}, right, y)
     y = _rows(canvas, "Engines", _engine_rows(view), right, y)
-    y = _rows(canvas, "GPU and ROS 2", _device_rows(view), right, y)
+    y = _rows(canvas, "GPU", _device_rows(view), right, y)
+    y = _rows(canvas, "ROS 2", _ros2_rows(view), right, y, column=190)
     bottom = _log(canvas, view, (MARGIN, WIDTH - MARGIN), max(y, bottom))
     return image.crop((0, 0, WIDTH, bottom))
 
@@ -237,18 +238,31 @@ def _engine_rows(view: View) -> list[tuple[str, str, float | None]]:
 
 
 def _device_rows(view: View) -> list[tuple[str, str, float | None]]:
-    return [*((row.name, row.text, row.share) for row in view.gpu), ("ROS 2", view.ros2, None)]
+    return [(row.name, row.text, row.share) for row in view.gpu]
+
+
+def _ros2_rows(view: View) -> list[tuple[str, str, float | None]]:
+    rows: list[tuple[str, str, float | None]] = [("bridge", view.ros2, None)]
+    if view.commands:
+        rows.append(("commands", view.commands, None))
+    return [*rows, *((row.name, topic_text(row), None) for row in view.topics)]
 
 
 def _rows(
-    canvas: _Canvas, title: str, rows: Sequence[tuple[str, str, float | None]], span: tuple[int, int], y: int
+    canvas: _Canvas,
+    title: str,
+    rows: Sequence[tuple[str, str, float | None]],
+    span: tuple[int, int],
+    y: int,
+    *,
+    column: int = 70,
 ) -> int:
     height = 40 + 20 * max(len(rows), 1)
     left, top, right, _ = canvas.section(title, span, y, height)
     for name, text, share in rows:
-        canvas.text(left, top, name, colour=COLOURS.get(name, DIM))
+        canvas.text(left, top, name, colour=COLOURS.get(name, DIM), width=column - 6)
         if share is None:
-            canvas.text(left + 70, top, text, width=right - left - 70)
+            canvas.text(left + column, top, text, width=right - left - column)
         else:
             canvas.bar((left + 70, top + 3, left + 230, top + 13), share)
             canvas.text(left + 242, top, text, width=right - left - 242)

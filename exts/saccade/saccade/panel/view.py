@@ -99,6 +99,23 @@ class GpuRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicRow:
+    """One ROS 2 topic."""
+
+    name: str
+    direction: str
+    """``"out"`` or ``"in"``; empty for a row about several."""
+    count: int
+    """Messages delivered, or received."""
+    lost: int
+    """Messages dropped or failed, or refused."""
+    rate_hz: float | None
+    """Over the newest seconds; ``None`` = not known yet."""
+    detail: str = ""
+    """The newest reason of a loss."""
+
+
+@dataclass(frozen=True, slots=True)
 class Actions:
     """Which buttons can be pressed."""
 
@@ -154,6 +171,9 @@ class View:
     reasons: tuple[str, ...] = ()
     budgets: tuple[BudgetRow, ...] = ()
     ros2: str = ""
+    topics: tuple[TopicRow, ...] = ()
+    commands: str = ""
+    """External commands so far and how old the newest is; empty without a bridge."""
     missing: tuple[LogLine, ...] = ()
     """What this Python lacks, with the command that installs it."""
     log: tuple[LogLine, ...] = ()

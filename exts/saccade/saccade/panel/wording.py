@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saccade.panel.view import BudgetRow, LogLine, Percentile, SensorRow, View
+from saccade.panel.view import BudgetRow, LogLine, Percentile, SensorRow, TopicRow, View
 
 
 def budget_text(row: BudgetRow) -> str:
@@ -26,6 +26,16 @@ def sensor_text(row: SensorRow) -> str:
         if row.age_ms is not None:
             text += f", age {row.age_ms:.1f} ms"
     return text
+
+
+def topic_text(row: TopicRow) -> str:
+    """Returns a topic: messages, rate and losses."""
+    if not row.direction:
+        return row.detail
+    rate = "" if row.rate_hz is None else f" at {row.rate_hz:.1f} Hz"
+    done, gone = ("sent", "dropped") if row.direction == "out" else ("received", "refused")
+    text = f"{row.count} {done}{rate}, {row.lost} {gone}"
+    return f"{text}: {row.detail}" if row.detail else text
 
 
 def verdict_text(view: View) -> str:

@@ -64,6 +64,8 @@ class Recipe:
     """Training after pruning [min], for the shipped networks and those trained from them; needs torch."""
     seed: int = 0
     """Of the order and augmentation while fine-tuning."""
+    fine_tune_device: str = "auto"
+    """Where to fine-tune: ``"cpu"``, ``"cuda"``, or ``"auto"``, a GPU where PyTorch has one."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("precision", PRECISIONS), ("prune", PRUNINGS), ("method", METHODS)):
@@ -342,7 +344,13 @@ def _pruned(
         ]
     if recipe.fine_tune_minutes:
         model, notes["fine_tuning"] = _tuning().fine_tuned(
-            model, masks, minutes=recipe.fine_tune_minutes, seed=recipe.seed, cache=cache, say=say
+            model,
+            masks,
+            minutes=recipe.fine_tune_minutes,
+            seed=recipe.seed,
+            device=recipe.fine_tune_device,
+            cache=cache,
+            say=say,
         )
     return model, notes
 

@@ -40,7 +40,7 @@ def adaptive_lines(result: Mapping[str, Any]) -> Iterator[str]:
     where = (host.get("gpu") or {}).get("name") if result["device"] != "cpu" else host.get("cpu")
     load = result["load"]
     yield f"- {where}, {host.get('cores')} CPU cores for this process; commit {result.get('commit') or 'unknown'}"
-    yield f"- {result['frames']} frames at {result['rate_hz']:g} Hz; load: {load['processes']} x {load['on']}"
+    yield f"- {result['frames']} frames at {result['rate_hz']:g} Hz; load: {_load_text(load)}"
     yield f"- deadline {result['deadline_ms']:.3g} ms: {result['deadline_from']}, fixed before the other runs"
     if result.get("note"):
         yield f"- {result['note']}"
@@ -76,6 +76,14 @@ def adaptive_lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"- {note}"
     for name, reason in facts["excluded"].items():
         yield f"- {TITLES.get(name, name)} is never taken: {reason}"
+
+
+def _load_text(load: Mapping[str, Any]) -> str:
+    one = load["workers"] == 1
+    where = load["on"]
+    if load["kind"] == "stream":
+        return f"{load['workers']} {'stream' if one else 'streams'} of the same process on {where}"
+    return f"{load['workers']} other {'process' if one else 'processes'} on {where}"
 
 
 def adaptive_plot(result: Mapping[str, Any], *, standalone: bool = False) -> str:

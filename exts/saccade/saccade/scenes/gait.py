@@ -40,6 +40,10 @@ class Joint:
     """+1 where the joint's axis is the base frame's axis, -1 where it is its opposite."""
     lower: float = -math.inf
     upper: float = math.inf
+    offset: float = 0.0
+    """Its angle where the gait asks for 0 [rad]."""
+    scale: float = 1.0
+    """Its angle for every radian that the gait asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +308,7 @@ class Gait:
         if slot is None:
             return
         joint = self.joints[slot]
-        value = min(max(joint.sign * angle, joint.lower), joint.upper)
+        value = min(max(joint.sign * joint.scale * angle + joint.offset, joint.lower), joint.upper)
         self.rates[slot] = (value - self.targets[slot]) / dt if dt > 0 else 0.0
         self.targets[slot] = value
 

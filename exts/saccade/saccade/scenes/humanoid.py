@@ -116,7 +116,7 @@ def gait_roles(data: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def missing_roles(roles: Mapping[str, str]) -> list[str]:
+def missing_roles(roles: Mapping[str, Any]) -> list[str]:
     """Returns the roles without which there is no gait and that ``roles`` lacks."""
     return [f"{side}_{role}" for side in SIDES for role in REQUIRED_ROLES if f"{side}_{role}" not in roles]
 

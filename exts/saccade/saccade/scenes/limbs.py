@@ -11,7 +11,8 @@ from saccade.config import HumanoidConfig
 from saccade.errors import SceneError
 from saccade.frame import FLOOR
 from saccade.scenes.gait import ARM_ROLES, LEG_ROLES, SIDES, GaitModel, Joint, Leg
-from saccade.scenes.humanoid import custom_data, gait_roles, humanoid_prim, missing_roles
+from saccade.scenes.gait_joints import GaitJoint, gait_joints, no_gait_reason, no_such_joint
+from saccade.scenes.humanoid import custom_data, gait_roles, humanoid_prim
 from saccade.scenes.labels import Labels
 from saccade.scenes.mounts import inverse, multiply, quaternion_product, rotate
 from saccade.scenes.movers import Pose, pose_of
@@ -94,7 +95,7 @@ def humanoid_of_stage(stage: Usd.Stage, config: HumanoidConfig, labels: Labels) 
     Raises:
         SceneError: There is no humanoid, or it cannot be used; the text says what to do.
     """
-    from pxr import UsdGeom
+    from pxr import UsdGeom, UsdPhysics
 
     prim = humanoid_prim(stage, config.prim)
     path = str(prim.GetPath())
@@ -122,19 +123,10 @@ def humanoid_of_stage(stage: Usd.Stage, config: HumanoidConfig, labels: Labels) 
     low, high = min(c[2] for c in corners), max(c[2] for c in corners)
     if not HEIGHT_LIMITS[0] <= high - low <= HEIGHT_LIMITS[1]:
         raise SceneError(f"the humanoid {path} is {high - low:.3g} m tall: check the stage's metersPerUnit")
-    roles = gait_roles(custom_data(prim))
-    gait, reason = None, ""
-    if config.gait.enabled is False:
-        reason = "switched off"
-    elif missing := missing_roles(roles):
-        reason = f"the scene names no joint for {', '.join(missing)}"
-        if config.gait.enabled:
-            raise SceneError(
-                f"simulator.humanoid.gait.enabled: {reason}; name joints by role in {path}: "
-                f"customData = {{ dictionary saccade = {{ string left_hip_pitch = ... }} }}"
-            )
-    else:
-        gait = _gait(stage, roles, root, rest, links)
+    revolute = [str(joint.GetPath()) for joint, _, _, _ in links if joint.IsA(UsdPhysics.RevoluteJoint)]
+    roles = gait_joints(config.gait, gait_roles(custom_data(prim)), revolute)
+    reason = no_gait_reason(config.gait, roles, revolute, path)
+    gait = _gait(stage, roles, root, rest, links) if not reason else None
     single = tuple(str(joint.GetPath()) for joint, _, _, _ in links if _is_single(joint))
     return StageHumanoid(
         path=path,
@@ -286,7 +278,7 @@ def _corners(body: Usd.Prim, to: Usd.Prim | None) -> Iterator[tuple[float, float
 
 def _gait(
     stage: Usd.Stage,
-    roles: Mapping[str, str],
+    roles: Mapping[str, GaitJoint],
     root: str,
     rest: tuple[float, float, float, float],
     links: list[Any],
@@ -321,19 +313,22 @@ def _gait(
     def measured(role: str) -> tuple[Joint, tuple[float, float, float], str] | None:
         if role not in roles:
             return None
-        path = roles[role] if roles[role] in joints else short.get(roles[role].rsplit("/", 1)[-1], "")
+        chosen = roles[role]
+        path = chosen.name if chosen.name in joints else short.get(chosen.name.rsplit("/", 1)[-1], "")
         if path not in joints:
-            raise SceneError(f"the gait role {role} names joint {roles[role]!r}, which is no joint of the humanoid")
+            raise no_such_joint(role, chosen, list(short))
         found = joints[path]
         wanted = AXES[AXIS_OF_ROLE[role.split("_", 1)[1]]]
         alignment = sum(a * b for a, b in zip(found.axis, wanted, strict=True))
-        if abs(alignment) < MIN_ALIGNMENT:
+        if chosen.sign is None and abs(alignment) < MIN_ALIGNMENT:
             axis = ", ".join(f"{value:.2f}" for value in found.axis)
             raise SceneError(
                 f"the gait role {role} names joint {path}, whose axis at the zero pose is ({axis}) in the base frame "
                 f"instead of {wanted}"
             )
-        joint = Joint(order[path], order[path], math.copysign(1.0, alignment), found.lower, found.upper)
+        sign = chosen.sign if chosen.sign is not None else math.copysign(1.0, alignment)
+        place = order[path]
+        joint = Joint(place, place, sign, found.lower, found.upper, chosen.offset, chosen.scale)
         return joint, found.anchor[:3], found.child
 
     legs, arms = [], []

@@ -15,7 +15,7 @@ from saccade.config import LidarConfig, RunConfig
 from saccade.errors import ConfigurationError, DependencyError, SceneError
 from saccade.frame import Command, Frame, GroundTruth, SimState
 from saccade.paths import is_url
-from saccade.simulators.isaac_checks import check_sensors, check_settings, warnings_of
+from saccade.simulators import isaac_checks as checks
 from saccade.simulators.isaac_frames import EpochClock, physics_time_step
 from saccade.simulators.isaac_inbox import Inbox
 from saccade.simulators.isaac_versions import Release
@@ -29,12 +29,10 @@ MAX_SETTLING = 240
 """Updates after which sensors that have not settled are given up."""
 MAX_LOADING = 3000
 """Updates after which a stage that still loads is given up."""
-LIDAR_SIZE = 128
-"""Side of a LiDAR's render product [px], which it needs and does not use."""
+LIDAR_SIZE = 128  # [px]; a LiDAR's render product needs a size and does not use it
 HISTORY = 4096
 """Steps whose poses are kept for the ground truth of frames that show an earlier state."""
-END_OF_TIME = 1.0e6
-"""End of the timeline [s]."""
+END_OF_TIME = 1.0e6  # of the timeline [s]
 NOT_CAPTURABLE = "Isaac Sim renders outside of any graph of ours"
 
 
@@ -139,8 +137,8 @@ class IsaacSimulator:
 
         self.close()
         config = self._config.simulator
-        check_settings(self._kit.settings(), self._config, self.device)
-        check_sensors(self._config, self.release)
+        checks.check_settings(self._kit.settings(), self._config, self.device)
+        checks.check_sensors(self._config, self.release)
         self._missing_extensions = [name for name in self._extensions if not self._kit.enable_extension(name)]
         path = scene if is_url(str(scene)) else Path(scene)
         if not self._attach:
@@ -232,10 +230,7 @@ class IsaacSimulator:
             inbox.listener = function
 
     def ground_truth(self, frame: Frame) -> GroundTruth:
-        """Returns the truth about ``frame``, of the state that it shows; valid until the next :meth:`sense`.
-
-        In a run that does not wait for the renderer, labels are the newest delivery's.
-        """
+        """Returns the truth about ``frame``, of its state; labels are the newest delivery's if nothing waits for it."""
         moment = self._moment(frame.sim_time)
         stream = self._inboxes[frame.sensor].stream
         truth = GroundTruth()
@@ -264,7 +259,7 @@ class IsaacSimulator:
 
     @property
     def stale(self) -> int:
-        """Deliveries since the sensors settled that came twice or out of order; none of them became a frame."""
+        """Deliveries since the sensors settled that came twice or out of order."""
         return sum(inbox.counters.stale for inbox in self._inboxes.values())
 
     def facts(self) -> dict[str, Any]:
@@ -300,7 +295,7 @@ class IsaacSimulator:
             floor_height_m=humanoid.floor_height,
             classes=self._boxes.counts,
             unknown_labels={label: paths[:5] for label, paths in scene.labels.unknown.items()},
-            warnings=[*scene.warnings, *warnings_of(self._config, self.release, settings, self._missing_extensions)],
+            warnings=[*scene.warnings, *self._warnings(settings)],
             floor_plan=self._boxes.plan(scene.route),
             sensors=intrinsics_facts(scene.placements, self._config),
             streams={name: inbox.facts() for name, inbox in self._inboxes.items()},
@@ -331,6 +326,10 @@ class IsaacSimulator:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    def _warnings(self, settings: Mapping[str, Any]) -> list[str]:
+        streams = {name: box.stream for name, box in self._inboxes.items()}
+        return checks.warnings_of(self._config, self.release, settings, self._missing_extensions, streams)
+
     def _set_times(self, rendering: float, physics: float) -> None:
         self._adapter.set_times(rendering, physics)
 
@@ -351,6 +350,7 @@ class IsaacSimulator:
         assert scene is not None
         config, humanoid = self._config.simulator, scene.humanoid
         self._kit.register_writer()
+        no_labels = checks.no_labels_reason(self.release, self._kit.settings())
         for name, sensor in self._config.sensors.items():
             placement = scene.placements[name]
             stream: CameraStream | LidarStream
@@ -364,6 +364,7 @@ class IsaacSimulator:
                     class_of=scene.labels.class_of,
                     own=own if placement.carried else (0.0, 0.0, 0.0, 0.0, 0.0),
                     require_device=config.require_device,
+                    no_labels_reason=no_labels,
                 )
                 translation, rotation = lidar_pose(scene.stage, placement)
                 prim = self._adapter.create_lidar(

@@ -14,11 +14,14 @@ from isaacsim.core.utils.stage import is_stage_loading, open_stage
 from omni.physx import get_physx_simulation_interface
 from pxr import Gf, PhysicsSchemaTools
 
-from saccade.simulators.isaac_frames import array_and_info, is_empty, writer_value
+from saccade.simulators.isaac_frames import array_and_info, host_bytes, is_empty, writer_value
 from saccade.simulators.isaac_sensors import Request, Returns
 
 SCAN = "IsaacCreateRTXLidarScanBuffer"
 """Gives whole rotations, as points in the sensor frame."""
+
+NAMES = "StableIdMap"
+"""Gives prim paths by object id, in host memory."""
 
 EXTENSIONS = ("isaacsim.core.nodes", "isaacsim.sensors.rtx", "omni.replicator.core")
 
@@ -33,11 +36,11 @@ class Adapter:
     """
 
     lidar_on_host = False
-    lidar_labels = False
-    """Object ids need a map that 5.0 does not hand out; returns have no labels here."""
 
     def __init__(self, device: str) -> None:
         self._device = device
+        self._map = b""
+        self._names: dict[int, str] = {}
         self._context: Any = None
         self._uids: list[Any] = []
         self._articulation: Any = None
@@ -140,18 +143,36 @@ class Adapter:
             config=None,
             translation=Gf.Vec3d(*translation),
             orientation=Gf.Quatd(w, x, y, z),
-            **{"omni:sensor:Core:scanRateBaseHz": rate},
+            # Below EXTRA returns do not say what they hit.
+            **{"omni:sensor:Core:scanRateBaseHz": rate, "omni:sensor:Core:auxOutputType": "EXTRA"},
         )
         return str(prim.GetPath())
 
-    def lidar_requests(self) -> tuple[Request, ...]:
-        """Returns the annotators to attach to a LiDAR's product."""
+    def lidar_requests(self, *, labels: bool) -> tuple[Request, ...]:
+        """Returns the annotators to attach to a LiDAR's product; the map of what was hit is only there in 5.1."""
         device = "cuda" if self._device != "cpu" else "cpu"
-        return (Request(SCAN, (("outputIntensity", True),), device),)
+        if not labels:
+            return (Request(SCAN, (("outputIntensity", True),), device),)
+        return (Request(SCAN, (("outputIntensity", True), ("outputObjectId", True)), device), Request(NAMES))
 
     def lidar_returns(self, data: Mapping[str, Any]) -> Returns | None:
         """Returns the points of a rotation, on the renderer's device; ``None`` before the first."""
         points, info = array_and_info(writer_value(data, SCAN))
         if is_empty(points):
             return None
-        return Returns(points=points, intensity=info.get("intensity"))
+        found = Returns(points=points, intensity=info.get("intensity"))
+        ids = info.get("objectId")
+        if not is_empty(ids):
+            found.ids, found.names_of_ids = ids, self._names_of_things(data)
+        return found
+
+    def _names_of_things(self, data: Mapping[str, Any]) -> dict[int, str]:
+        """Returns prim paths by object id; the same dictionary as long as the renderer's map is."""
+        from isaacsim.sensors.rtx import LidarRtx
+
+        raw, _ = array_and_info(writer_value(data, NAMES))
+        found = b"" if is_empty(raw) else host_bytes(raw)
+        if found != self._map:
+            self._map = found
+            self._names = LidarRtx.decode_stable_id_mapping(found) if found else {}
+        return self._names

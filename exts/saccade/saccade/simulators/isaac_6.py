@@ -19,6 +19,7 @@ from isaacsim.sensors.experimental.rtx import (
 from omni.physics.core import get_physics_simulation_interface
 from pxr import PhysicsSchemaTools
 
+from saccade.kernels.rtx import FOLD
 from saccade.simulators.isaac_frames import array_and_info, is_empty, writer_value
 from saccade.simulators.isaac_sensors import Request, Returns
 
@@ -26,9 +27,6 @@ OUTPUT, NAMES = "GenericModelOutput", "StableIdMap"
 
 MAGIC = 0x4E474D4F
 """How a generic model output begins that is valid; the first ones are not."""
-
-FOLD = np.uint64(0x9E3779B97F4A7C15)
-"""Folds the upper half of a 128-bit id onto the lower one."""
 
 WHOLE = (1 << 96) - 1
 
@@ -45,7 +43,6 @@ class Adapter:
     """
 
     lidar_on_host = True
-    lidar_labels = True
 
     def __init__(self, device: str) -> None:
         self._uids: list[Any] = []
@@ -53,6 +50,7 @@ class Adapter:
         self._lidars: list[Any] = []
         self._subscription: Any = None
         self._begun: list[tuple[str, str]] = []
+        self._labels = True
 
     def open_stage(self, path: str) -> bool:
         """Opens a stage; a file that is missing is told by the returned flag only."""
@@ -153,9 +151,11 @@ class Adapter:
         self._lidars.append(lidar)
         return str(lidar.paths[0])
 
-    def lidar_requests(self) -> tuple[Request, ...]:
+    def lidar_requests(self, *, labels: bool) -> tuple[Request, ...]:
         """Returns the annotators to attach to a LiDAR's product; both are on the host whatever is asked for."""
-        return (Request(OUTPUT, device="cpu"), Request(NAMES, device="cpu"))
+        self._labels = labels
+        output, names = Request(OUTPUT, device="cpu"), Request(NAMES, device="cpu")
+        return (output, names) if labels else (output,)
 
     def lidar_returns(self, data: Mapping[str, Any]) -> Returns | None:
         """Returns the angles of a rotation; ``None`` while the output is empty or its header is not valid."""
@@ -166,11 +166,13 @@ class Adapter:
         if parsed.magicNumber != MAGIC or not parsed.numElements:
             return None
         found = Returns(azimuth=parsed.x, elevation=parsed.y, range=parsed.z, strength=parsed.scalar)
-        names, _ = array_and_info(writer_value(data, NAMES))
-        if not is_empty(names):
+        names, _ = array_and_info(writer_value(data, NAMES)) if self._labels else (None, {})
+        known = {} if is_empty(names) else parse_stable_id_map_data(names)
+        if known:
             ids = np.ascontiguousarray(parsed.objId).view(np.uint64).reshape(-1, 2)
-            _, first, found.things = np.unique(ids[:, 0] ^ (ids[:, 1] * FOLD), return_index=True, return_inverse=True)
-            known = parse_stable_id_map_data(names)
+            _, first, found.things = np.unique(
+                ids[:, 0] ^ (ids[:, 1] * np.uint64(FOLD)), return_index=True, return_inverse=True
+            )
             numbers = parse_object_ids(np.ascontiguousarray(ids[first]))
             # A part of a mesh has the number of the whole in its lower 96 bits, and often no name of its own.
             found.names = [known.get(number, known.get(number & WHOLE)) for number in numbers]

@@ -7,7 +7,7 @@ from typing import Any
 
 from saccade.config import CameraConfig, RunConfig
 from saccade.errors import ConfigurationError
-from saccade.simulators.isaac_versions import SMALL_SIDE, Release
+from saccade.simulators.isaac_versions import SMALL_SIDE, STABLE_IDS, Release
 
 
 def check_settings(settings: Mapping[str, Any], config: RunConfig, device: str) -> None:
@@ -59,7 +59,29 @@ def check_sensors(config: RunConfig, release: Release) -> None:
             )
 
 
-def warnings_of(config: RunConfig, release: Release, settings: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
+def no_labels_reason(release: Release, settings: Mapping[str, Any]) -> str:
+    """Returns why a LiDAR's returns have no labels; empty where they should have.
+
+    Args:
+        release: Which Isaac Sim runs.
+        settings: By path.
+    """
+    if (release.major, release.minor) < (5, 1):
+        return (
+            f"Isaac Sim {release.name} hands out no map from its LiDARs' object ids to prims (StableIdMap comes with "
+            f"5.1)"
+        )
+    if not settings.get(STABLE_IDS):
+        return (
+            f"the renderer names no things while {STABLE_IDS} is {settings.get(STABLE_IDS)}: start with "
+            f"--{STABLE_IDS}=true (scripts/isaac_validate.py does)"
+        )
+    return ""
+
+
+def warnings_of(
+    config: RunConfig, release: Release, settings: Mapping[str, Any], missing: Sequence[str], streams: Mapping[str, Any]
+) -> list[str]:
     """Returns what the run does otherwise than the configuration reads, in sentences.
 
     Args:
@@ -67,6 +89,7 @@ def warnings_of(config: RunConfig, release: Release, settings: Mapping[str, Any]
         release: Which Isaac Sim runs.
         settings: By path.
         missing: Extensions that could not be enabled.
+        streams: By sensor.
     """
     notes = []
     if not release.read:
@@ -75,6 +98,9 @@ def warnings_of(config: RunConfig, release: Release, settings: Mapping[str, Any]
         noise = sensor.noise.model_dump()
         if any(noise[key] != (1.0 if key == "exposure" else 0.0) for key in noise):
             notes.append(f"sensors.{name}.noise belongs to the embedded simulator's sensors and is not added here")
+    for name, stream in streams.items():
+        if reason := getattr(stream, "no_labels_reason", ""):
+            notes.append(f"sensors.{name}: returns have no labels, and the LiDAR's accuracy is absent: {reason}")
     notes += [f"the extension {name} could not be enabled" for name in missing]
     if settings["/renderer/multiGpu/enabled"]:
         notes.append("/renderer/multiGpu/enabled is set: frames may be rendered on another GPU than the engines'")

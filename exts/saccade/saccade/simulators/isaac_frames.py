@@ -63,6 +63,12 @@ def is_empty(array: Any) -> bool:
     return array is None or int(np.prod(array.shape)) == 0
 
 
+def host_bytes(array: Any) -> bytes:
+    """Returns the bytes of what an annotator gave in host memory, as an array of NumPy or of Warp."""
+    found = array.numpy() if isinstance(array, wp.array) else np.asarray(array)
+    return found.tobytes()
+
+
 @dataclass(slots=True)
 class StreamCounters:
     """What one sensor's render product delivered; every delivery is in exactly one of the first seven."""

@@ -15,7 +15,7 @@ import warp as wp
 from isaacsim.core.version import get_version
 
 from saccade.simulators.isaac_sensors import Request
-from saccade.simulators.isaac_versions import Release, release_of
+from saccade.simulators.isaac_versions import STABLE_IDS, Release, release_of
 
 WRITER = "SaccadeFrameWriter"
 """The name of the class below: Replicator knows a writer by it."""
@@ -31,6 +31,7 @@ SETTINGS = (
     "/renderer/multiGpu/enabled",
     "/renderer/activeGpu",
     "/app/sensors/nv/lidar/outputBufferOnGPU",
+    STABLE_IDS,
 )
 """Settings that decide latency and where data are; the record has all of them."""
 

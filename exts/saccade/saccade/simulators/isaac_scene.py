@@ -151,8 +151,9 @@ def prepare_stage(stage: Usd.Stage, path: Path | str, config: RunConfig) -> Isaa
         notes.append(f"{still} is animated but no rigid body: it is seen, and nothing collides with it")
     if not any(index == FLOOR for index in labels.own.values()):
         notes.append("nothing in the scene is labelled floor: everything below counts as in the way; label it 'floor'")
-    placements = {name: _placed(stage, name, sensor, humanoid) for name, sensor in config.sensors.items()}
     joints = joint_order(stage, humanoid)
+    notes += _weak_drives(stage, humanoid, joints)
+    placements = {name: _placed(stage, name, sensor, humanoid) for name, sensor in config.sensors.items()}
     return IsaacScene(
         stage=stage,
         path=path,
@@ -164,6 +165,22 @@ def prepare_stage(stage: Usd.Stage, path: Path | str, config: RunConfig) -> Isaa
         route=route_from_stage(stage),
         warnings=notes,
     )
+
+
+def _weak_drives(stage: Usd.Stage, humanoid: StageHumanoid, joints: list[str]) -> list[str]:
+    """Returns a sentence about the gait's joints that nothing turns: a target has an effect through a drive only."""
+    if humanoid.gait is None:
+        return []
+    parts = [*(leg.joints for leg in humanoid.gait.legs), *humanoid.gait.arms]
+    moved = [joints[joint.coordinate] for part in parts for joint in part.values()]
+    name = "drive:angular:physics:stiffness"
+    weak = [path for path in moved if not (stage.GetPrimAtPath(path).GetAttribute(name).Get() or 0.0) > 0]
+    if not weak:
+        return []
+    return [
+        f"joints of the gait without an angular drive that has a stiffness will not follow it: {', '.join(weak[:8])}; "
+        f"give them one (PhysicsDriveAPI:angular) in the scene"
+    ]
 
 
 def _units(stage: Usd.Stage) -> tuple[float, str]:

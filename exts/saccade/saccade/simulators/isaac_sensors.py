@@ -33,6 +33,12 @@ COLOR, DEPTH, LABELS = "rgb", "distance_to_image_plane", "semantic_segmentation"
 """Annotators of a camera. ``rgb`` is four channels, contiguous."""
 
 
+NO_MAP = "the renderer delivered no map from object ids to prims (StableIdMap)"
+"""Why returns have no labels although they were asked for."""
+
+WORD = (1 << 64) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One annotator on a render product."""
@@ -60,16 +66,19 @@ class Returns:
     """Place in ``names`` per return, shape ``(n,)``, int; ``None`` = not known."""
     names: Sequence[str | None] = ()
     """Prim paths; ``None`` for a thing without one."""
+    ids: Any = None
+    """Device array of the numbers of 128 bits that name the things, 16 bytes per return; ``None`` = not known."""
+    names_of_ids: Mapping[int, str] | None = None
+    """Prim paths by such a number; the same object as long as it is unchanged, ``None`` = not known."""
 
 
 class Dialect(Protocol):
     """What differs between the releases' LiDARs: see the adapters."""
 
     lidar_on_host: bool
-    lidar_labels: bool
 
-    def lidar_requests(self) -> tuple[Request, ...]:
-        """Returns the annotators to attach."""
+    def lidar_requests(self, *, labels: bool) -> tuple[Request, ...]:
+        """Returns the annotators to attach, with those that tell what was hit where ``labels`` are to be had."""
         ...
 
     def lidar_returns(self, data: Mapping[str, Any]) -> Returns | None:
@@ -202,6 +211,7 @@ class LidarStream:
         class_of: Class index by prim path; ``None`` where nothing labels it.
         own: The humanoid's cylinder in the sensor frame: x, y, radius, lowest, highest [m].
         require_device: ``simulator.require_device``.
+        no_labels_reason: Why returns have no labels; empty = they have.
 
     Raises:
         ConfigurationError: The stream comes on the host, and that was forbidden.
@@ -219,10 +229,14 @@ class LidarStream:
         class_of: Any,
         own: tuple[float, float, float, float, float],
         require_device: bool,
+        no_labels_reason: str = "",
     ) -> None:
         self.name, self.config = name, config
         self.freshness = Freshness()
         self.residency = Residency()
+        self.no_labels_reason = no_labels_reason
+        """Why the newest frame's returns have no labels; empty = they have."""
+        self._wanted = not no_labels_reason
         self._dialect, self._device, self._require, self._class_of = dialect, device, require_device, class_of
         if dialect.lidar_on_host and require_device and device != "cpu":
             raise ConfigurationError(
@@ -234,10 +248,15 @@ class LidarStream:
         lowest, highest = (math.radians(angle) for angle in config.vertical_fov)
         self._limits = (lowest, highest, config.range_min, config.range_max)
         # Where labels tell the robot's own returns apart, nothing else has to.
-        masked = config.own_body_mask and not dialect.lidar_labels
-        self._own = wp.array(own if masked else [0.0] * 5, dtype=wp.float32, device=device)
+        self._nobody = wp.zeros(5, dtype=wp.float32, device=device)
+        self._own = wp.array(own, dtype=wp.float32, device=device) if config.own_body_mask else self._nobody
         self._cells = tuple(wp.zeros(shape, dtype=dtype, device=device) for dtype in (wp.float32, wp.int32))
         self._none = wp.zeros(0, dtype=wp.float32, device=device)
+        self._no_classes = wp.zeros(0, dtype=wp.uint8, device=device)
+        self._classes_of_returns = self._no_classes
+        self._names_of_ids: Mapping[int, str] | None = None
+        self._keys = wp.zeros(0, dtype=wp.uint64, device=device)
+        self._class_of_key = self._no_classes
         self.labels = wp.full(shape, BACKGROUND, dtype=wp.uint8, device=device)
         """True class index per return, shape ``(channels, columns)``, uint8; all background without labels."""
         self.points = wp.zeros(shape, dtype=wp.vec3f, device=device)
@@ -247,13 +266,17 @@ class LidarStream:
         self._outputs = (ranges, intensity, self.points, self.labels)
         every = {"ranges": ranges, "intensity": intensity, "points": self.points, "labels": self.labels}
         self.buffers: dict[str, wp.array] = {output: every[output] for output in config.outputs}
-        self.has_labels = dialect.lidar_labels
         self._upload = PinnedUpload(device) if dialect.lidar_on_host else None
         self._class_of_thing: dict[str | None, int] = {}
 
     def requests(self) -> tuple[Request, ...]:
         """Returns the annotators to attach."""
-        return self._dialect.lidar_requests()
+        return self._dialect.lidar_requests(labels=self._wanted)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the newest frame's returns have labels."""
+        return not self.no_labels_reason
 
     def take(self, data: Mapping[str, Any]) -> Mapping[str, wp.array] | None:
         """Returns the buffers of one delivery, or ``None`` while it holds nothing valid.
@@ -272,11 +295,13 @@ class LidarStream:
 
     def facts(self) -> dict[str, Any]:
         """Returns what the record says about the stream."""
-        facts = {
+        facts: dict[str, Any] = {
             "residency": dict(self.residency.outputs),
             "deliveries": self.freshness.counters.as_dict(),
             "labels": self.has_labels,
         }
+        if self.no_labels_reason:
+            facts["no_labels_reason"] = self.no_labels_reason
         if self._upload is not None and self._device != "cpu":
             facts["upload"] = self._upload.facts()
         return facts
@@ -296,7 +321,8 @@ class LidarStream:
         else:
             check_device(self.name, "intensity", intensity, self._device, require_device=self._require)
             intensity = wp.array(ptr=intensity.ptr, dtype=wp.float32, shape=(count,), device=intensity.device)
-        rtx.image_of_points(points, intensity, self._limits, self._own, self._cells, self._outputs)
+        classes = self._classes_by_id(found, count)
+        rtx.image_of_points(points, intensity, classes, self._limits, *self._own_returns(), self._cells, self._outputs)
         if not self.residency.outputs:
             self.residency.outputs = {"points": f"{points.device}, sorted there"}
 
@@ -313,14 +339,15 @@ class LidarStream:
         for row, values in enumerate(rows):
             upload.host[row, :count] = values
         upload.host[4, :count] = self._classes(found)
+        own, mask_robot = self._own_returns()
         upload.packed.add((now_ns() - started) * 1e-6)
         upload.push()
         rtx.image_of_spherical(
             upload.array,
             count,
             self._limits,
-            self._own,
-            self.config.own_body_mask and self.has_labels,
+            own,
+            mask_robot,
             self._cells,
             self._outputs,
         )
@@ -329,15 +356,60 @@ class LidarStream:
             self.residency.outputs = {"points": where}
             self.residency.upload = self._device != "cpu"
 
+    def _own_returns(self) -> tuple[wp.array, bool]:
+        """Returns the cylinder whose returns are the robot's own, and whether their labels say so instead."""
+        by_label = self.config.own_body_mask and self.has_labels
+        return (self._nobody if by_label else self._own), by_label
+
     def _classes(self, found: Returns) -> Any:
+        if not self._wanted:
+            return BACKGROUND
+        self.no_labels_reason = "" if found.things is not None else NO_MAP
         if found.things is None:
             return BACKGROUND
+        return np.array([self._class_of_path(name) for name in found.names], dtype=np.float32)[found.things]
+
+    def _classes_by_id(self, found: Returns, count: int) -> wp.array:
+        """Returns the class of each return, on the device, without anything of them leaving it."""
+        if not self._wanted:
+            return self._no_classes
+        ids = found.ids
+        self.no_labels_reason = ""
+        if not found.names_of_ids:
+            self.no_labels_reason = NO_MAP
+        elif ids is None or ids.size * wp.types.type_size_in_bytes(ids.dtype) != 16 * count:
+            size = 0 if ids is None else ids.size * wp.types.type_size_in_bytes(ids.dtype)
+            self.no_labels_reason = f"{size} bytes of object ids came for {count} returns, expected 16 for each"
+        if self.no_labels_reason or not count:
+            return self._no_classes
+        check_device(self.name, "object ids", ids, self._device, require_device=self._require)
+        if found.names_of_ids is not self._names_of_ids:
+            self._learn(found.names_of_ids or {})
+        if self._classes_of_returns.size < count:
+            size = 2 ** math.ceil(math.log2(count))
+            self._classes_of_returns = wp.zeros(size, dtype=wp.uint8, device=self._device)
+        words = wp.array(ptr=ids.ptr, dtype=wp.uint32, shape=(count, 4), device=ids.device)
+        rtx.classes_of_things(words, self._keys, self._class_of_key, self._classes_of_returns)
+        return self._classes_of_returns
+
+    def _learn(self, names: Mapping[int, str]) -> None:
+        """Brings a new map from numbers to classes onto the device; it changes when the stage does."""
+        self._names_of_ids = names
+        found = {}
+        for number, path in names.items():
+            lower, upper = number & WORD, number >> 64
+            found[(lower ^ (upper * rtx.FOLD)) & WORD] = self._class_of_path(path)
+        keys = sorted(found)
+        classes = [found[key] for key in keys]
+        self._keys = wp.array(np.array(keys, dtype=np.uint64), dtype=wp.uint64, device=self._device)
+        self._class_of_key = wp.array(np.array(classes, dtype=np.uint8), dtype=wp.uint8, device=self._device)
+
+    def _class_of_path(self, path: str | None) -> int:
         known = self._class_of_thing
-        for name in found.names:
-            if name not in known:
-                index = self._class_of(name) if name else None
-                known[name] = OBSTACLE if index is None else index
-        return np.array([known[name] for name in found.names], dtype=np.float32)[found.things]
+        if path not in known:
+            index = self._class_of(path) if path else None
+            known[path] = OBSTACLE if index is None else index
+        return known[path]
 
 
 def own_cylinder(

@@ -13,6 +13,9 @@ SUPPORTED = ("5.0", "5.1", "6.0", "6.1", "6.2")
 SMALL_SIDE = 300
 """Sides of a render product below this [px] come back in another size up to 6.0: the upscaler's doing."""
 
+STABLE_IDS = "/rtx-transient/stableIds/enabled"
+"""Setting that the renderer reads when it starts: only then its LiDARs say which prim a return came from."""
+
 ZERO_DELAY_EXPERIENCE = "isaacsim.exp.base.zero_delay.kit"
 PYTHON_EXPERIENCE = "isaacsim.exp.base.python.kit"
 

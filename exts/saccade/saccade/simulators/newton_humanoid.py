@@ -10,6 +10,7 @@ import numpy as np
 
 from saccade.errors import SceneError
 from saccade.scenes.gait import ARM_ROLES, LEG_ROLES, SIDES, GaitModel, Joint, Leg
+from saccade.scenes.gait_joints import GaitJoint, no_such_joint
 from saccade.scenes.mounts import Pose, inverse, multiply, rotate
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ MIN_ALIGNMENT = 0.7
 
 def gait_model(
     model: newton.Model,
-    roles: Mapping[str, str],
+    roles: Mapping[str, GaitJoint],
     joints: Mapping[str, tuple[int, int]],
     names: Mapping[str, str],
     joint_index: Mapping[str, int],
@@ -46,7 +47,7 @@ def gait_model(
 
     Args:
         model: The finalized model.
-        roles: Joint name or path by role, such as ``left_knee``.
+        roles: Joint by role, such as ``left_knee``.
         joints: Coordinate and velocity index by joint path.
         names: Joint path by short name.
         joint_index: Joint index by joint path.
@@ -68,9 +69,10 @@ def gait_model(
     def measured(role: str) -> tuple[Joint, tuple[float, float, float], int] | None:
         if role not in roles:
             return None
-        path = roles[role] if roles[role] in joints else names.get(roles[role].rsplit("/", 1)[-1], "")
+        chosen = roles[role]
+        path = chosen.name if chosen.name in joints else names.get(chosen.name.rsplit("/", 1)[-1], "")
         if path not in joints:
-            raise SceneError(f"the gait role {role} names joint {roles[role]!r}, which is no joint of the humanoid")
+            raise no_such_joint(role, chosen, list(names))
         index = joint_index[path]
         body = int(children[index])
         anchor = multiply(multiply(to_base, pose_tuple(body_q[body])), pose_tuple(child_frames[index]))
@@ -78,12 +80,13 @@ def gait_model(
         axis = rotate(anchor[3:], (float(axes[qd][0]), float(axes[qd][1]), float(axes[qd][2])))
         wanted = AXIS_OF_ROLE[role.split("_", 1)[1]]
         alignment = sum(a * b for a, b in zip(axis, wanted, strict=True))
-        if abs(alignment) < MIN_ALIGNMENT:
+        if chosen.sign is None and abs(alignment) < MIN_ALIGNMENT:
             raise SceneError(
                 f"the gait role {role} names joint {path}, whose axis at the zero pose is "
                 f"({axis[0]:.2f}, {axis[1]:.2f}, {axis[2]:.2f}) in the base frame instead of {wanted}"
             )
-        joint = Joint(q, qd, math.copysign(1.0, alignment), float(lower[qd]), float(upper[qd]))
+        sign = chosen.sign if chosen.sign is not None else math.copysign(1.0, alignment)
+        joint = Joint(q, qd, sign, float(lower[qd]), float(upper[qd]), chosen.offset, chosen.scale)
         return joint, anchor[:3], body
 
     legs, arms = [], []

@@ -15,7 +15,8 @@ from saccade.config import HumanoidConfig, RunConfig
 from saccade.errors import SceneError
 from saccade.frame import FLOOR, OBSTACLE, ROBOT
 from saccade.scenes.gait import GaitModel
-from saccade.scenes.humanoid import custom_data, gait_roles, humanoid_prim, missing_roles, route_from_stage
+from saccade.scenes.gait_joints import gait_joints, no_gait_reason
+from saccade.scenes.humanoid import custom_data, gait_roles, humanoid_prim, route_from_stage
 from saccade.scenes.instancers import expand_instancers
 from saccade.scenes.labels import Labels, labels_from_stage
 from saccade.scenes.lights import Lighting, lighting_from_stage
@@ -364,18 +365,9 @@ def _humanoid(
             names[short] = "" if short in names else str(path)
     names = {short: path for short, path in names.items() if path}
 
-    roles = gait_roles(custom_data(root))
-    gait, reason = None, ""
-    if config.gait.enabled is False:
-        reason = "switched off"
-    elif missing := missing_roles(roles):
-        reason = f"the scene names no joint for {', '.join(missing)}"
-        if config.gait.enabled:
-            raise SceneError(
-                f"simulator.humanoid.gait.enabled: {reason}; name joints by role in {root.GetPath()}: "
-                f"customData = {{ dictionary saccade = {{ string left_hip_pitch = ... }} }}"
-            )
-    else:
+    roles = gait_joints(config.gait, gait_roles(custom_data(root)), list(joints))
+    gait, reason = None, no_gait_reason(config.gait, roles, list(joints), str(root.GetPath()))
+    if not reason:
         gait = gait_model(model, roles, joints, names, result["path_joint_map"], root_body, rest, shapes)
     return (
         Humanoid(

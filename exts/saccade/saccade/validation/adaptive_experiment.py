@@ -29,7 +29,7 @@ from saccade.telemetry.recorder import finite, write_atomic
 from saccade.telemetry.statistics import describe, proportion
 from saccade.validation.accuracy import mean_iou, pooled_iou
 from saccade.validation.adaptive import AdaptiveControl, retentions, variants_of
-from saccade.validation.load_generator import LoadGenerator
+from saccade.validation.load_generator import PROCESS, Load, load_from_kind
 from saccade.validation.scorer import LabelScorer
 from saccade.validation.tradeoff_scenes import (
     EVALUATION_PART,
@@ -64,6 +64,7 @@ def run_experiment(
     frames: int = 300,
     rate: float = 10.0,
     workers: int | None = None,
+    load_kind: str = PROCESS,
     fresh: bool = False,
     note: str | None = None,
     say: Say = quiet,
@@ -79,7 +80,8 @@ def run_experiment(
         recording: Recorded run to replay; ``None`` records a held-out layout first.
         frames: Judged decisions of each run.
         rate: Decisions per second of wall time [Hz]; the load shares the device with them and with the pauses.
-        workers: Processes of the load; ``None`` = one per core, on a GPU one.
+        workers: Processes or streams of the load; ``None`` = one per core, on a GPU one.
+        load_kind: One of :data:`saccade.validation.load_generator.KINDS`.
         fresh: Forgets what was finished before.
         note: Goes into the result.
         say: Told what is being done.
@@ -107,6 +109,7 @@ def run_experiment(
         "warmup": warmup,
         "rate": rate,
         "workers": workers,
+        "load": load_kind,
         "device": device,
         "adaptive": adaptive.model_dump(mode="json"),
         "networks": loaded.config.model_dump(mode="json")["networks"],
@@ -117,7 +120,7 @@ def run_experiment(
     if reference is None:
         raise RecordError(f"a p95 needs at least 72 frames, and there are {frames}: give --frames 72 or more")
     deadline = MARGIN * reference
-    with LoadGenerator(device, workers=workers) as load:
+    with load_from_kind(load_kind, device, workers=workers) as load:
         for precision in (*adaptive.precisions, ADAPTIVE):
             runs.get(
                 precision,
@@ -171,7 +174,7 @@ class Pacer:
         load: Told to start and stop; ``None`` = no load.
     """
 
-    def __init__(self, period_s: float, *, warmup: int, frames: int, load: LoadGenerator | None) -> None:
+    def __init__(self, period_s: float, *, warmup: int, frames: int, load: Load | None) -> None:
         self._period = period_s
         self._warmup = warmup
         self._begin, self._end = _thirds(frames) if load is not None else (-1, -1)
@@ -217,7 +220,7 @@ def _run(
     *,
     device: str,
     rate: float,
-    load: LoadGenerator | None = None,
+    load: Load | None = None,
     deadline: float | None = None,
     say: Say,
 ) -> dict[str, Any]:
@@ -354,7 +357,12 @@ def _result(
         **commit(),
         "frames": plan["frames"],
         "rate_hz": plan["rate"],
-        "load": {"processes": workers, "on": plan["device"], "between": list(_thirds(plan["frames"]))},
+        "load": {
+            "kind": plan["load"],
+            "workers": workers,
+            "on": plan["device"],
+            "between": list(_thirds(plan["frames"])),
+        },
         "digest": plan["digest"],
         "retention": retentions(loaded),
         "deadline_ms": deadline,

@@ -111,7 +111,7 @@ def _figure(name: str, summary: Mapping[str, Any]) -> Mapping[str, Any]:
         hazard = accuracy["hazard"]
         missing = {
             "camera_miou": "no network labels camera frames with the truth beside them",
-            "lidar_miou": "no network labels LiDAR frames with the truth beside them",
+            "lidar_miou": summary.get("no_lidar_labels") or "no network labels LiDAR frames with the truth beside them",
             "hazard_auroc": "the judged frames do not hold both hazards and free corridors with predictions",
         }[name]
         count = hazard["tp"] + hazard["fp"] + hazard["tn"] + hazard["fn"] if name == "hazard_auroc" else n

@@ -98,7 +98,10 @@ def summarise(record: Record, budgets: Budgets, *, run: Mapping[str, Any] | None
     recaptures = (run.get("execution") or {}).get("recaptures")
     not_judged = _not_judged(run, budgets)
     judgeable = budgets.model_copy(update=dict.fromkeys(not_judged))
-    summary["budgets"] = judge_budgets({**summary, "recaptures": recaptures}, judgeable)
+    streams = ((run.get("simulator") or {}).get("streams") or {}).values()
+    no_labels = next((found for stream in streams if (found := stream.get("no_labels_reason"))), None)
+    known = {**summary, "recaptures": recaptures, "no_lidar_labels": no_labels}
+    summary["budgets"] = judge_budgets(known, judgeable)
     if not_judged:
         summary["not_judged"] = not_judged
     clocks = (run.get("clock") or {}, simulator.get("clock") or {})
