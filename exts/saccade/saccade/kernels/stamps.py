@@ -34,12 +34,27 @@ LEADS_BLOCK = """
 """
 
 
+RAISE = """
+#if defined(__CUDA_ARCH__)
+    atomicMax((unsigned long long *)&times.data[slot], (unsigned long long)time);
+#else
+    if (times.data[slot] < time)
+        times.data[slot] = time;
+#endif
+"""
+"""Warp's own ``atomic_max`` knows no 64-bit integers in the oldest releases."""
+
+
 @wp.func_native(READ_TIMER)
 def _read_timer(timer: wp.array(dtype=wp.uint64)) -> wp.uint64: ...
 
 
 @wp.func_native(LEADS_BLOCK)
 def _leads_block() -> bool: ...
+
+
+@wp.func_native(RAISE)
+def _raise_to(times: wp.array(dtype=wp.uint64), slot: int, time: wp.uint64): ...
 
 
 @wp.struct
@@ -75,7 +90,7 @@ def mark_last(marks: Marks):
     """
     if marks.last >= 0:
         if _leads_block():
-            wp.atomic_max(marks.ends, marks.last, _read_timer(marks.timer))
+            _raise_to(marks.ends, marks.last, _read_timer(marks.timer))
 
 
 @wp.kernel(enable_backward=False)
