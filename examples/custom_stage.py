@@ -217,7 +217,7 @@ def _described(facts: dict[str, Any]) -> str:
     nodes = ", ".join(f"{count} {name}" for name, count in sorted(residency["graphs"][0]["nodes"].items()))
     return (
         f"{replayed}: {nodes}; {residency['host_to_device_bytes']} bytes to the GPU, "
-        f"{residency['device_to_host_bytes']} back"
+        f"{residency['device_to_host_bytes']} copied back, {sum(residency['kernel_writes'].values())} written by a kernel"
     )
 
 

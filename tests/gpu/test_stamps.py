@@ -102,7 +102,6 @@ def test_a_kernel_that_stamps_itself_agrees_with_events(threads, cycles):
     stream, mailbox = wp.get_stream(DEVICE), Mailbox(0, DEVICE)
     values = wp.zeros(threads, dtype=wp.float32, device=DEVICE)
     work = wp.launch(marked, threads, inputs=[unmarked(), cycles], outputs=[values], device=DEVICE, record_cmd=True)
-    work.saccade_keeps = ()
     set_marks(work, mailbox.marks(first=0, last=1))
     results = mailbox.record_results([], [], first=2)
     events = [wp.Event(DEVICE, enable_timing=True) for _ in range(2)]
@@ -131,7 +130,6 @@ def test_a_kernels_own_stamps_agree_with_those_of_kernels_around_it(threads):
     stream, mailbox = wp.get_stream(DEVICE), Mailbox(0, DEVICE)
     values = wp.zeros(threads, dtype=wp.float32, device=DEVICE)
     work = wp.launch(marked, threads, inputs=[unmarked(), 500], outputs=[values], device=DEVICE, record_cmd=True)
-    work.saccade_keeps = ()
     set_marks(work, mailbox.marks(first=1, last=2))
     launches = [mailbox.record_stamp(0), work, mailbox.record_stamp(3), mailbox.record_results([], [])]
     for launch in launches:

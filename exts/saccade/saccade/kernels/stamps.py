@@ -118,7 +118,7 @@ def takes_marks(launch: wp.Launch) -> bool:
 def set_marks(launch: wp.Launch, marks: Marks) -> None:
     """Lets a recorded launch stamp itself; before it is captured."""
     launch.set_param_by_name("marks", marks)
-    launch.saccade_keeps = (*launch.saccade_keeps, marks)  # the launch knows addresses only
+    launch.saccade_keeps = (*getattr(launch, "saccade_keeps", ()), marks)  # the launch knows addresses only
 
 
 def record_stamp(stamps: wp.array, slot: int, timer: wp.array | None = None) -> wp.Launch:
