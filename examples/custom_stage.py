@@ -215,9 +215,10 @@ def _described(facts: dict[str, Any]) -> str:
     if not residency["proven"]:
         return f"{replayed}; what crosses PCIe is not proven: {residency['reason']}"
     nodes = ", ".join(f"{count} {name}" for name, count in sorted(residency["graphs"][0]["nodes"].items()))
+    written = sum(residency["kernel_writes"].values())
     return (
         f"{replayed}: {nodes}; {residency['host_to_device_bytes']} bytes to the GPU, "
-        f"{residency['device_to_host_bytes']} back"
+        f"{residency['device_to_host_bytes']} copied back, {written} written back by a kernel"
     )
 
 

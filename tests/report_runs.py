@@ -352,6 +352,7 @@ def _performance(random: Any, kind: str | None, sensors: Any, readers: Any) -> d
             "graphs": graphs,
             "host_to_device_bytes": 0,
             "device_to_host_bytes": sum(graph["device_to_host_bytes"] for graph in graphs),
+            "kernel_writes": {"results and stamps": 264},
             "declared_uploads": {},
             "taps": {f"samples of {sensors[0][0]}": {"bytes": 4816896, "count": 3}},
         },

@@ -7,7 +7,8 @@ import pytest
 import warp as wp
 
 from saccade.frame import now_ns
-from saccade.kernels.stamps import record_stamp
+from saccade.kernels.stamps import Marks, mark_first, mark_last, record_stamp, set_marks, unmarked
+from saccade.mailbox import Mailbox
 from saccade.telemetry.gpu_clock import PAIRS, GpuClock, gpu_pair
 
 pytestmark = pytest.mark.gpu
@@ -23,6 +24,18 @@ def spin(cycles: int, values: wp.array(dtype=wp.float32)):
     for step in range(cycles):
         value = wp.sin(value + float(step))
     values[0] = value
+
+
+@wp.kernel
+def marked(marks: Marks, cycles: int, values: wp.array(dtype=wp.float32)):
+    """Keeps every thread busy, some longer than others, and stamps itself."""
+    i = wp.tid()
+    mark_first(marks, i)
+    value = float(0.0)  # noqa: UP018 (a Warp variable, not a constant)
+    for step in range(cycles + i % 7):
+        value = wp.sin(value + float(step))
+    values[i] = value
+    mark_last(marks)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,6 +93,87 @@ def difference_to_events(cycles, *, events_outside):
         first, last = (int(value) for value in array.numpy())
         differences.append(last - first - wp.get_event_elapsed_time(*events) * 1e6)
     return differences
+
+
+@pytest.mark.parametrize("threads", [1, 1000, 224 * 224, 1_000_000])
+@pytest.mark.parametrize("cycles", [1, 1000])
+def test_a_kernel_that_stamps_itself_agrees_with_events(threads, cycles):
+    """Beginning to end lies between two events around it and takes no more than the limit less; in every replay."""
+    stream, mailbox = wp.get_stream(DEVICE), Mailbox(0, DEVICE)
+    values = wp.zeros(threads, dtype=wp.float32, device=DEVICE)
+    work = wp.launch(marked, threads, inputs=[unmarked(), cycles], outputs=[values], device=DEVICE, record_cmd=True)
+    set_marks(work, mailbox.marks(first=0, last=1))
+    results = mailbox.record_results([], [], first=2)
+    events = [wp.Event(DEVICE, enable_timing=True) for _ in range(2)]
+    for launch in (work, results):
+        launch.launch()
+    wp.synchronize_stream(stream)
+    with wp.ScopedCapture(stream=stream) as capture:
+        stream.record_event(events[0], external=True)
+        work.launch()
+        stream.record_event(events[1], external=True)
+        results.launch()
+    step, newest, differences = tick() or 0, 0, []
+    for _ in range(REPLAYS):
+        wp.capture_launch(capture.graph, stream=stream)
+        wp.synchronize_stream(stream)
+        first, last, after = (int(value) for value in mailbox.stamp_values[:3])
+        assert newest < first + step and first <= last + step and last <= after + step
+        newest = after
+        differences.append(wp.get_event_elapsed_time(*events) * 1e6 - (last - first))
+    assert -step <= statistics.median(differences) <= max(LIMIT_NS, step), f"events less stamps: {differences}"
+
+
+@pytest.mark.parametrize("threads", [1000, 224 * 224])
+def test_a_kernels_own_stamps_agree_with_those_of_kernels_around_it(threads):
+    """What took a node each and what takes none are the same moments, give or take what a node needs to begin."""
+    stream, mailbox = wp.get_stream(DEVICE), Mailbox(0, DEVICE)
+    values = wp.zeros(threads, dtype=wp.float32, device=DEVICE)
+    work = wp.launch(marked, threads, inputs=[unmarked(), 500], outputs=[values], device=DEVICE, record_cmd=True)
+    set_marks(work, mailbox.marks(first=1, last=2))
+    launches = [mailbox.record_stamp(0), work, mailbox.record_stamp(3), mailbox.record_results([], [])]
+    for launch in launches:
+        launch.launch()
+    wp.synchronize_stream(stream)
+    with wp.ScopedCapture(stream=stream) as capture:
+        for launch in launches:
+            launch.launch()
+    apart = []
+    for _ in range(REPLAYS):
+        wp.capture_launch(capture.graph, stream=stream)
+        wp.synchronize_stream(stream)
+        times = mailbox.stamp_values[:4].astype(np.int64)
+        assert (np.diff(times) >= 0).all()
+        apart.append((times[1] - times[0], times[3] - times[2]))
+    limit = max(LIMIT_NS, tick() or 0)
+    assert (np.median(apart, axis=0) <= limit).all(), f"{np.median(apart, axis=0)} ns apart"
+
+
+def test_a_block_counts_all_that_is_not_finite():
+    """256 threads and a barrier between counting and writing, replayed with other values each time."""
+    from saccade.kernels import decode
+
+    stream, mailbox = wp.get_stream(DEVICE), Mailbox(2, DEVICE)
+    values = wp.zeros((2, decode.SMALL // 2), dtype=wp.float32, device=DEVICE)
+    hazards = wp.array(np.array([[0.25], [0.75]], np.float32), device=DEVICE)
+    outputs = [
+        decode.small_output(values, row=0, batch=2),
+        decode.small_output(hazards, row=0, batch=2, column=decode.HAZARD),
+    ]
+    results = mailbox.record_results(outputs, [0, 1])
+    results.launch()
+    wp.synchronize_stream(stream)
+    with wp.ScopedCapture(stream=stream) as capture:
+        results.launch()
+    random = np.random.default_rng(0)
+    for count in (0, 1, 2048, 3, 0, 700):
+        given = np.zeros((2, decode.SMALL // 2), np.float32)
+        given[1, random.permutation(given.shape[1])[:count]] = np.nan
+        values.assign(given)
+        wp.capture_launch(capture.graph, stream=stream)
+        wp.synchronize_stream(stream)
+        assert mailbox.rows(0, 2)[:, decode.NON_FINITE].tolist() == [0, count]
+        assert mailbox.rows(0, 2)[:, decode.HAZARD].tolist() == [0.25, 0.75]
 
 
 def test_stamps_rise_within_and_across_replays():

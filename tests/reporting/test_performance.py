@@ -245,3 +245,16 @@ def test_a_place_in_a_list_is_found_by_its_number() -> None:
     assert lookup(run, ("a", "1", "b")) == 2
     assert lookup(run, ("a", "2", "b")) is None
     assert lookup(run, ("a", "x", "b")) is None
+
+
+def test_what_a_kernel_writes_to_the_host_is_named(tmp_path: Path) -> None:
+    """It is no copy, so no node shows it; a record of before it was written has none."""
+    run = make_run(tmp_path, ticks=20, samples=0, performance="graph")
+    run["residency"]["kernel_writes"] = {"results and stamps": 1234}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    page = Page(write_report(tmp_path))
+    assert page.fields()["residency.kernel_writes.results and stamps"] == 1234
+    assert "written by a kernel" in words(section(page))
+    del run["residency"]["kernel_writes"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert "written by a kernel" not in words(section(Page(write_report(tmp_path))))

@@ -39,8 +39,9 @@ def graph_facts(graph: int) -> GraphFacts:
         graph: Handle of the ``CUgraph``, as Warp's captured graphs have it.
 
     Returns:
-        The nodes by type and the bytes that its copies move. A kernel can read pinned host memory without a copy
-        node: Saccade's own kernels are given none, and TensorRT's run on device buffers.
+        The nodes by type and the bytes that its copies move. A kernel can reach pinned host memory without
+        a copy node. Saccade's own kernels read none, and TensorRT's run on device buffers; the one that writes results
+        and stamps to the host is counted beside this, under ``kernel_writes`` of the record.
 
     Raises:
         ImportError: ``cuda-bindings`` is not installed: ``pip install cuda-bindings``.

@@ -34,12 +34,27 @@ LEADS_BLOCK = """
 """
 
 
+RAISE = """
+#if defined(__CUDA_ARCH__)
+    atomicMax((unsigned long long *)&times.data[slot], (unsigned long long)time);
+#else
+    if (times.data[slot] < time)
+        times.data[slot] = time;
+#endif
+"""
+"""Warp's own ``atomic_max`` knows no 64-bit integers in the oldest releases."""
+
+
 @wp.func_native(READ_TIMER)
 def _read_timer(timer: wp.array(dtype=wp.uint64)) -> wp.uint64: ...
 
 
 @wp.func_native(LEADS_BLOCK)
 def _leads_block() -> bool: ...
+
+
+@wp.func_native(RAISE)
+def _raise_to(times: wp.array(dtype=wp.uint64), slot: int, time: wp.uint64): ...
 
 
 @wp.struct
@@ -75,7 +90,7 @@ def mark_last(marks: Marks):
     """
     if marks.last >= 0:
         if _leads_block():
-            wp.atomic_max(marks.ends, marks.last, _read_timer(marks.timer))
+            _raise_to(marks.ends, marks.last, _read_timer(marks.timer))
 
 
 @wp.kernel(enable_backward=False)
@@ -103,7 +118,7 @@ def takes_marks(launch: wp.Launch) -> bool:
 def set_marks(launch: wp.Launch, marks: Marks) -> None:
     """Lets a recorded launch stamp itself; before it is captured."""
     launch.set_param_by_name("marks", marks)
-    launch.saccade_keeps = (*launch.saccade_keeps, marks)  # the launch knows addresses only
+    launch.saccade_keeps = (*getattr(launch, "saccade_keeps", ()), marks)  # the launch knows addresses only
 
 
 def record_stamp(stamps: wp.array, slot: int, timer: wp.array | None = None) -> wp.Launch:

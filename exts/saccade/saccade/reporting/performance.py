@@ -158,8 +158,12 @@ def _residency(found: Mapping[str, Any], device: str) -> dict[str, Any]:
         for index, graph in enumerate(graphs)
     ]
     uploads, taps = _mapping(found.get("declared_uploads")), _mapping(found.get("taps"))
+    writes = _mapping(found.get("kernel_writes"))
     named: list[tuple[str, str, tuple[str, ...], tuple[str, ...] | None, str]]
     named = [("declared upload", name, ("declared_uploads", name), None, "per set of frames") for name in uploads]
+    named += [
+        ("written by a kernel", name, ("kernel_writes", name), None, "one replay of each graph") for name in writes
+    ]
     named += [("tap", name, ("taps", name, "bytes"), ("taps", name, "count"), "over the run") for name in taps]
     sentence, kind = _residency_sentence(found, graphs, uploads)
     if kind == "unproven" and not device.startswith("cuda"):
