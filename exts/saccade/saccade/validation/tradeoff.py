@@ -37,7 +37,15 @@ from saccade.validation.tradeoff_measure import (
 )
 from saccade.validation.tradeoff_merge import fronts
 from saccade.validation.tradeoff_models import file_hash, source_model
-from saccade.validation.tradeoff_prepare import Say, Sweep, failed_engine, identified, prepare, scene_frames
+from saccade.validation.tradeoff_prepare import (
+    Say,
+    Sweep,
+    failed_engine,
+    identified,
+    prepare,
+    prepare_batches,
+    scene_frames,
+)
 from saccade.validation.tradeoff_results import Measured, candidate_entries
 from saccade.validation.tradeoff_scenes import Scene, ensure_recorded, evaluation_scenes, with_config
 
@@ -94,7 +102,9 @@ def measure_tradeoff(
     with Journal(out, _plan(loaded)) as journal:
         journal.measured_on(_machine(device))
         sweep = _sweep(loaded, out, device, journal, say, retry=retry)
-        complete = prepare(sweep, over) and _measure(sweep, over)
+        # The loop first: a sweep that is cut short has whole candidates, without their batches.
+        complete = prepare(sweep, over) and _measure(sweep, over, alone=False)
+        complete = complete and prepare_batches(sweep, over) and _measure(sweep, over, alone=True)
         result = _result(sweep, complete=complete, note=note)
     write_result(out, result)
     return result
@@ -193,12 +203,10 @@ def _machine(device: str) -> dict[str, Any]:
     }
 
 
-def _measure(sweep: Sweep, over: Callable[[], bool]) -> bool:
-    """Measures what is missing, scene by scene; returns whether everything is there."""
-    meter = EnergyMeter(sweep.device)
-    alone = KeptEngines(sweep.device)
+def _measure(sweep: Sweep, over: Callable[[], bool], *, alone: bool) -> bool:
+    """Measures what is missing, scene by scene, in the loop or the engines alone; returns whether all is there."""
     usable = sweep.usable()
-    total = len(usable) * len(sweep.scenes)
+    meter, kept = EnergyMeter(sweep.device), KeptEngines(sweep.device)
     try:
         for number, scene in enumerate(sweep.scenes):
             if over():
@@ -207,26 +215,49 @@ def _measure(sweep: Sweep, over: Callable[[], bool]) -> bool:
             # Another goes first in every scene.
             shift = number % len(usable)
             turn = [*usable[shift:], *usable[:shift]]
-            for place, candidate in enumerate(turn):
-                if _cell(sweep, candidate, scene) is None:
-                    if over():
-                        return False
-                    done = number * len(usable) + place + 1
-                    sweep.say(f"measuring {done} of {total}: {candidate.key} on {scene.name}")
-                    _measure_cell(sweep, candidate, scene, number)
-            for batch in _batches(sweep, number):
-                inputs: dict[tuple[str, tuple[int, int] | None], SceneInputs] = {}
-                for candidate in turn:
-                    if _batch_cell(sweep, candidate, scene, batch) is None:
-                        if over():
-                            return False
-                        sweep.say(f"measuring batch {batch}: {candidate.key} on {scene.name}")
-                        found = _batch_figures(sweep, candidate, scene, number, batch, inputs, alone, meter)
-                        identity = {"kind": "batch", "batch": batch, **_identified(sweep, candidate, scene)}
-                        sweep.journal.append({**identity, **found})
+            done = (
+                _alone(sweep, turn, scene, number, over, kept, meter)
+                if alone
+                else _loop(sweep, turn, scene, number, over)
+            )
+            if not done:
+                return False
     finally:
-        alone.close()
+        kept.close()
         meter.close()
+    return True
+
+
+def _loop(sweep: Sweep, turn: Sequence[Candidate], scene: Scene, number: int, over: Callable[[], bool]) -> bool:
+    total = len(turn) * len(sweep.scenes)
+    for place, candidate in enumerate(turn, start=1):
+        if _cell(sweep, candidate, scene) is None:
+            if over():
+                return False
+            sweep.say(f"measuring {number * len(turn) + place} of {total}: {candidate.key} on {scene.name}")
+            _measure_cell(sweep, candidate, scene, number)
+    return True
+
+
+def _alone(
+    sweep: Sweep,
+    turn: Sequence[Candidate],
+    scene: Scene,
+    number: int,
+    over: Callable[[], bool],
+    kept: KeptEngines,
+    meter: EnergyMeter,
+) -> bool:
+    for batch in _batches(sweep, number):
+        inputs: dict[tuple[str, tuple[int, int] | None], SceneInputs] = {}
+        for candidate in turn:
+            if _batch_cell(sweep, candidate, scene, batch) is None:
+                if over():
+                    return False
+                sweep.say(f"measuring batch {batch}: {candidate.key} on {scene.name}")
+                found = _batch_figures(sweep, candidate, scene, number, batch, inputs, kept, meter)
+                identity = {"kind": "batch", "batch": batch, **_identified(sweep, candidate, scene)}
+                sweep.journal.append({**identity, **found})
     return True
 
 

@@ -79,7 +79,9 @@ class Sweep:
 
 
 def prepare(sweep: Sweep, over: Callable[[], bool], *, engines: bool = True) -> bool:
-    """Makes all that measuring needs, so that nothing is built beside a measurement.
+    """Makes all that measuring in the loop needs, so that nothing is built beside a measurement.
+
+    Engines for batches follow in :func:`prepare_batches`, when the loop's measurements are safe.
 
     Args:
         sweep: The sweep.
@@ -105,7 +107,12 @@ def prepare(sweep: Sweep, over: Callable[[], bool], *, engines: bool = True) -> 
         sweep.say(f"candidate {number} of {len(sweep.candidates)}: {candidate.key}")
         with _left_out(sweep, candidate):
             sweep.models[candidate.key] = _model(sweep, candidate)
-    return _build(sweep, over) if engines else True
+    return _build(sweep, over, loop=True) if engines else True
+
+
+def prepare_batches(sweep: Sweep, over: Callable[[], bool]) -> bool:
+    """Builds the engines for batches; returns whether there was time for all of them."""
+    return _build(sweep, over, loop=False)
 
 
 def scene_frames(sweep: Sweep, candidate: Candidate, scene: Scene) -> SceneInputs:
@@ -134,12 +141,14 @@ def _model(sweep: Sweep, candidate: Candidate) -> CandidateModel:
     )
 
 
-def _build(sweep: Sweep, over: Callable[[], bool]) -> bool:
-    """Builds every engine that is not in the store yet; a sweep that is killed loses the one it was at."""
+def _build(sweep: Sweep, over: Callable[[], bool], *, loop: bool) -> bool:
+    """Builds the loop's or the other engines that are not in the store yet; what is killed loses the one it was at."""
     engines = sweep.engines()
     for number, (candidate, batch) in enumerate(engines, start=1):
         if candidate.key not in sweep.models:
             continue  # its engine for the loop could not be built
+        if loop != (batch == 1):
+            continue
         if over():
             return False
         sweep.say(f"engine {number} of {len(engines)}: {candidate.key}, batch {batch}")
