@@ -102,16 +102,12 @@ def test_the_same_frames_as_on_the_cpu(folder, version):
     one, other = found["cpu"], found[DEVICE]
     for key in ("color", "depth", "labels"):  # one value per pixel, and no arithmetic
         assert np.array_equal(one["eye"][key], other["eye"][key]), key
-    # The two round a direction between two cells in their own way (on an H100 some 2 in 100): what is not in its own
-    # cell is in the one beside it, and nothing else may differ.
+    # Twelve returns share a cell, and one in eight lies exactly between two: CPU and GPU round those in their own
+    # way, and the nearest of such a cell may be another (on an H100 in 35 of 2048). Nothing else may differ.
     ranges, labels = other["lidar"]["ranges"], other["lidar"]["labels"]
-    assert np.isclose(one["lidar"]["ranges"], ranges, atol=2e-3).mean() > 0.95
-    near = [
-        np.isclose(np.roll(one["lidar"]["ranges"], turn, axis=1), ranges, atol=2e-3)
-        & (np.roll(one["lidar"]["labels"], turn, axis=1) == labels)
-        for turn in (-1, 0, 1)
-    ]
-    assert np.logical_or.reduce(near).mean() > 0.99
+    assert np.isclose(one["lidar"]["ranges"], ranges, atol=2e-3).mean() > 0.96
+    assert (one["lidar"]["labels"] == labels).mean() > 0.96
+    assert ((one["lidar"]["ranges"] > 0) == (ranges > 0)).mean() > 0.98
     assert len(np.unique(other["lidar"]["ranges"])) > 100
 
 

@@ -98,9 +98,11 @@ def test_nothing_is_built_once_measuring_has_begun(recorded, tmp_path):
     said: list[str] = []
     result = measure_tradeoff(loaded, out=tmp_path / "sweep", say=said.append)
     (path.parent / "camera_dynamic.onnx").unlink()
-    first = next(index for index, text in enumerate(said) if text.startswith("measuring"))
-    assert [text for text in said if text.startswith("engine ")][-1].startswith("engine 6 of 6")
-    assert not [text for text in said[first:] if "building" in text or text.startswith("engine ")]
+    loop = next(index for index, text in enumerate(said) if text.startswith("measuring"))
+    alone = next(index for index, text in enumerate(said) if text.startswith("measuring batch"))
+    assert [text for text in said[:loop] if text.startswith("engine ")][-1].startswith("engine 3 of 6")
+    assert [text for text in said[:alone] if text.startswith("engine ")][-1].startswith("engine 6 of 6")
+    assert not [text for text in said[alone:] if "building" in text or text.startswith("engine ")]
     entries = {entry["key"]: entry for entry in result["candidates"]}
     assert "camera-fp16-batch4" in entries and entries["camera-fp16-batch4"]["memory_bytes"] is not None
     assert entries["camera-fp16"]["energy_per_frame"]["n"] in (0, 3)
