@@ -1,5 +1,6 @@
 """Frames on a stream, with Warp's graphs on the CPU: what is captured, replayed, copied, stamped, not allocated."""
 
+import contextlib
 import itertools
 import tracemalloc
 
@@ -22,6 +23,7 @@ from saccade.controller import ReflexController
 from saccade.errors import EngineError
 from saccade.execution import HostExecution, execution_for
 from saccade.frame import STAGES
+from saccade.lanes import Lanes
 from saccade.loop import PerceptionLoop
 from saccade.simulators.base import Simulator
 from saccade.stream_execution import MAX_GRAPHS, REHEARSALS, StreamExecution
@@ -310,6 +312,41 @@ def test_what_a_stage_changes_is_what_the_network_reads(monkeypatch, capture):
     stage = Stage("erase", "sense", erase)
     found, _ = on_stream(config, monkeypatch, 5 * 2 * count, simulator=simulator, stages=[stage], capture=capture)
     assert [frame_set["eye", number][0][1] for number, frame_set in enumerate(found)] == [0.0] * 2 * count
+
+
+class Branches(Lanes):
+    """Lanes of the CPU that note which points each piece of work waits for, as the branches of a GPU's graph would."""
+
+    def __init__(self, device, *, branched):
+        super().__init__(device, branched=branched)
+        self.waited = []
+
+    def names(self, kinds):
+        return [None if kind == kinds[0] else kind for kind in kinds]
+
+    def mark(self, lane=None):
+        return ("after", lane)
+
+    @contextlib.contextmanager
+    def on(self, lane, *after):
+        self.waited.append((lane, {point[1] for point in after if point is not None}))
+        yield None
+
+    def join(self):
+        pass
+
+
+@pytest.mark.parametrize("staged", [True, False])
+def test_networks_wait_for_the_stages_between_them_and_the_sensors(monkeypatch, staged):
+    """On branches, too: what a stage changes would else be read before or after it, as it happens."""
+    monkeypatch.setattr("saccade.stream_execution.Lanes", Branches)
+    config = configuration()
+    stages = [Stage("erase", "sense", lambda frames, stream: None)] if staged else []
+    _, execution = on_stream(config, monkeypatch, 1, stages=stages, capture=False)
+    lanes = execution._lanes
+    stage = next((i for i, (lane, _) in enumerate(lanes.waited) if lane == "stages"), 0)
+    work = [points for lane, points in lanes.waited[stage + 1 :] if lane in (None, "lidar")]
+    assert work and all(("stages" in points) == staged for points in work[:2])
 
 
 def test_a_stage_that_follows_nothing_known(monkeypatch):

@@ -383,10 +383,11 @@ class StreamExecution:
                     self._simulator.record_sense([frame], stream)
                     sensed[i] = lanes.mark(lane_of[i])
                 self._take(recorded, SENSED, i, lane_of[i])
-        self._run_stages("sense", frames, sensed)
+        changed = self._run_stages("sense", frames, sensed)
         for i, (turn, inputs) in enumerate(zip(recorded.turns, recorded.inputs, strict=True)):
             lane = lane_of[i]
-            with lanes.on(lane, *(sensed[j] for j in turn.prepared if lane_of[j] != lane)) as stream:
+            # What a user's stage changes is what the networks read.
+            with lanes.on(lane, changed, *(sensed[j] for j in turn.prepared if lane_of[j] != lane)) as stream:
                 for work in inputs:
                     work.run()
                 self._take(recorded, PREPROCESSED, i, lane)
@@ -404,11 +405,13 @@ class StreamExecution:
         self._run_stages("inference", frames, list(done.values()))
         lanes.join()
 
-    def _run_stages(self, after: str, frames: Sequence[Frame], marks: Sequence[Any]) -> None:
-        for stage in self._stages:
-            if stage.after == after:
-                with self._lanes.on("stages", *marks) as stream:
-                    stage.record(frames, stream)
+    def _run_stages(self, after: str, frames: Sequence[Frame], marks: Sequence[Any]) -> Any:
+        """Launches users' stages on a lane of their own, after the points given; returns the point where they end."""
+        stages = [stage for stage in self._stages if stage.after == after]
+        for stage in stages:
+            with self._lanes.on("stages", *marks) as stream:
+                stage.record(frames, stream)
+        return self._lanes.mark("stages") if stages else None
 
     def _take(self, recorded: _Recorded, stage: int, place: int, lane: str | None) -> None:
         """Launches the stamp of a stage where it needs a kernel of its own."""
