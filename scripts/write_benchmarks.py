@@ -107,6 +107,9 @@ def section(name: str, result: dict[str, Any]) -> Iterator[str]:
     if result.get("kind") == "bridge_latency":
         yield from latency(result)
         return
+    if result.get("kind") == "nodes":
+        yield from nodes(result)
+        return
     yield from facts(result)
     yield ""
     yield "| ratio | value | 95 % interval | n | goal |"
@@ -154,6 +157,30 @@ def latency(result: dict[str, Any]) -> Iterator[str]:
             f"{name} {found['value']:.3g} | {spread} | {found['n']} | {row['p95_ms']:.3g} | {row['max_ms']:.3g} "
             f"| {row['lost']} | {goal} |"
         )
+
+
+def nodes(result: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines about what each part of a frame's graph costs, before and after a change."""
+    host, versions = result["host"], result["versions"]
+    runs = result["runs"]
+    yield f"- GPU: {host['gpu']['name']}, driver {host['gpu']['driver']}; CPU: {host['cpu']}, {host['cores']} cores"
+    yield f"- TensorRT {versions['tensorrt']}, Warp {versions['warp-lang']}, Python {versions['python']}"
+    yield f"- {result['network']}, all variants in turns in one process; each column is a machine lease of its own"
+    for number, run in enumerate(runs, start=1):
+        yield f"- {number}: {run['title']}; commit {run['commit']}"
+    yield ""
+    yield "| median [us] | " + " | ".join(f"{number}" for number in range(1, len(runs) + 1)) + " |"
+    yield "|---|" + "---:|" * len(runs)
+    for name in runs[0]["median"]:
+        cells = []
+        for run in runs:
+            floor = run["median"]["engine"]["median_us"]
+            value = run["median"][name]["median_us"]
+            cells.append(f"{value:.1f} ({value / floor:.3f} x)")
+        yield f"| {name} | " + " | ".join(cells) + " |"
+    for name in dict.fromkeys(name for run in runs for name in run["alone_us"]):
+        cells = [f"{run['alone_us'][name]:.2f}" if name in run["alone_us"] else "-" for run in runs]
+        yield f"| alone, 20 in a graph: {name} | " + " | ".join(cells) + " |"
 
 
 def facts(result: dict[str, Any]) -> Iterator[str]:
