@@ -122,11 +122,13 @@ def linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Returns powers of ten in ``low..high``, with their 2 and 5 fold where there are few."""
+    """Returns powers of ten in ``low..high``, with their 2 and 5 fold where there are few, or else round values."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors: tuple[int, ...] = (1, 2, 5) if last - first <= 3 else (1,)
     values = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-    return [value for value in values if low * 0.999 <= value <= high * 1.001]
+    found = [value for value in values if low * 0.999 <= value <= high * 1.001]
+    # Within one decade there may be none of them, and an axis with a single number cannot be read.
+    return found if len(found) >= 3 else linear_ticks(low, high)
 
 
 @dataclass(frozen=True, slots=True)
