@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saccade.reporting.tradeoff import groups, table_cells
+from saccade.validation.recommendation import candidate_title, not_qualified
 
 TITLES = ("", "accuracy", "of FP32", "kept", "p50 [ms]", "p95 [ms]", "frames/s")
 WIDE_TITLES = (*TITLES, "mJ/frame", "MiB GPU", "MiB file", "build [s]")
@@ -29,14 +30,21 @@ def tradeoff_tables(result: Mapping[str, Any], *, width: int = 80) -> Iterator[R
         for title in titles:
             side = "left" if title in ("", "kept") else "right"
             table.add_column(escape(title), header_style="dim", justify=side)  # type: ignore[arg-type]
+        unlike = []
         for entry in entries:
             cells = table_cells(entry)
+            if (why := not_qualified(entry)) is not None:
+                # In a line of its own below: a cell would be too wide.
+                unlike.append(f"{candidate_title(entry)}: {why}")
+                cells[3] = cells[3].partition(":")[0]
             if titles is TITLES:
                 # The interval of the share is in the report, and so is why it is not certain.
                 cells[2], cells[3] = cells[2].partition(" ")[0], cells[3].partition(" (")[0]
             table.add_row(*(escape(cell) for cell in cells[: len(titles)]))
         yield Text(f"{network}, {'in the loop' if batch == 1 else f'batch {batch}, the engine alone'}", style="bold")
         yield table
+        for line in unlike:
+            yield Text(line, style="yellow")
     for entry in result["failed"]:
         yield Text(f"not measured: {entry['key']}: {entry['reason']}", style="yellow")
     if not result.get("complete", True):

@@ -39,6 +39,7 @@ def engine_from_onnx(
     ranges: Mapping[str, ShapeRange] | None = None,
     store: EngineStore | None = None,
     say: Callable[[str], None] = quiet,
+    unqualified: bool = False,
 ) -> Engine:
     """Opens ``path`` with the engine that ``config`` names; ``auto`` is TensorRT where it imports and CUDA is meant.
 
@@ -51,6 +52,7 @@ def engine_from_onnx(
         ranges: Shapes that a TensorRT engine shall accept for its open inputs; those not named accept one shape.
         store: Where TensorRT engines are kept; ``None`` = the user's.
         say: Told why an engine is built, and how far it is.
+        unqualified: As of :func:`qualified_plan`.
 
     Raises:
         ModelError: The file cannot be used.
@@ -62,7 +64,15 @@ def engine_from_onnx(
         if path.suffix in PLAN_SUFFIXES:
             return _engine_from_plan(path, device=device, shapes=shapes, store=store)
         return _tensorrt_from_onnx(
-            path, config, device=device, shapes=shapes, defaults=defaults, ranges=ranges, store=store, say=say
+            path,
+            config,
+            device=device,
+            shapes=shapes,
+            defaults=defaults,
+            ranges=ranges,
+            store=store,
+            say=say,
+            unqualified=unqualified,
         )
     if path.suffix in PLAN_SUFFIXES:
         raise ModelError(f"{path}: only TensorRT on CUDA opens a plan: --engine tensorrt --device cuda")
@@ -89,6 +99,7 @@ def qualified_plan(
     threads: int = 0,
     store: EngineStore | None = None,
     say: Callable[[str], None] = quiet,
+    unqualified: bool = False,
 ) -> StoredPlan:
     """Returns the engine of ``path`` from the store, built and compared with ONNX Runtime in FP32 where need be.
 
@@ -99,6 +110,9 @@ def qualified_plan(
         threads: Threads of the reference; 0 = one per core.
         store: Where it is kept; ``None`` = the user's.
         say: Told why it is built, and how far it is.
+        unqualified: Whether an engine that differs by more than its precision explains is returned all the same, for
+            who measures its accuracy on ground truth and does nothing else with it; its manifest says so. One whose
+            outputs are not finite is refused in any case.
 
     Raises:
         EngineError: It differs from the reference by more than its precision explains; the figures are in the text.
@@ -113,7 +127,7 @@ def qualified_plan(
     build = functools.partial(plan_from_onnx, device=device)
     stored = store.plan_for(path, options, build=build, platform=platform, qualify=qualify, say=say)
     figures = stored.manifest["qualification"]
-    if not figures["passed"]:
+    if not figures["passed"] and not (unqualified and figures["non_finite"] == 0):
         raise EngineError(
             f"{path}: its {options.precision} engine may not be used: {qualification_text(figures)}. Use another "
             f"engine.precision, export the network so that it bears this one, or remove the engine to build it "
@@ -176,6 +190,7 @@ def engine_made_ready(
     shapes: Shapes | None = None,
     defaults: Shapes | None = None,
     say: Callable[[str], None] = quiet,
+    unqualified: bool = False,
 ) -> Engine:
     """Makes sure that :func:`engine_from_onnx` with the same arguments opens an engine without building it.
 
@@ -194,7 +209,15 @@ def engine_made_ready(
         if path.suffix in PLAN_SUFFIXES:
             return _engine_from_plan(path, device=device, shapes=shapes, store=None)
         _stored_from_onnx(
-            path, config, device=device, shapes=shapes, defaults=defaults, ranges=None, store=None, say=say
+            path,
+            config,
+            device=device,
+            shapes=shapes,
+            defaults=defaults,
+            ranges=None,
+            store=None,
+            say=say,
+            unqualified=unqualified,
         )
     return _onnxruntime()(path, threads=config.threads, shapes=shapes, defaults=defaults)
 
@@ -209,11 +232,20 @@ def _tensorrt_from_onnx(
     ranges: Mapping[str, ShapeRange] | None,
     store: EngineStore | None,
     say: Callable[[str], None],
+    unqualified: bool,
 ) -> Engine:
     from saccade.engines.tensorrt import TensorRTEngine
 
     stored, wanted = _stored_from_onnx(
-        path, config, device=device, shapes=shapes, defaults=defaults, ranges=ranges, store=store, say=say
+        path,
+        config,
+        device=device,
+        shapes=shapes,
+        defaults=defaults,
+        ranges=ranges,
+        store=store,
+        say=say,
+        unqualified=unqualified,
     )
     return TensorRTEngine(stored.data, name_of=path.name, device=device, shapes=wanted, facts=facts_of(stored))
 
@@ -228,6 +260,7 @@ def _stored_from_onnx(
     ranges: Mapping[str, ShapeRange] | None,
     store: EngineStore | None,
     say: Callable[[str], None],
+    unqualified: bool,
 ) -> tuple[StoredPlan, Shapes]:
     """Returns the plan, built where it is not stored, and the shapes of the inputs that the file leaves open."""
     # ONNX Runtime says what is wrong with the file or the shapes, in the same words whichever engine runs it.
@@ -239,7 +272,10 @@ def _stored_from_onnx(
     wanted = {name: resolved[name] for name in is_open}
     accepted = {name: (ranges or {}).get(name, ShapeRange.fixed(shape)) for name, shape in wanted.items()}
     options = options_from_config(config, ranges=accepted)
-    return qualified_plan(path, options, device=device, threads=config.threads, store=store, say=say), wanted
+    stored = qualified_plan(
+        path, options, device=device, threads=config.threads, store=store, say=say, unqualified=unqualified
+    )
+    return stored, wanted
 
 
 def _engine_from_plan(path: Path, *, device: str, shapes: Shapes | None, store: EngineStore | None) -> Engine:

@@ -15,7 +15,14 @@ from saccade.reporting.figures import markup
 from saccade.reporting.svg import Panel, Scale
 from saccade.reporting.wording import number
 from saccade.telemetry.recorder import write_atomic
-from saccade.validation.recommendation import RESULT_FILE, candidate_title, overlap, pareto_front, recommend
+from saccade.validation.recommendation import (
+    RESULT_FILE,
+    candidate_title,
+    not_qualified,
+    overlap,
+    pareto_front,
+    recommend,
+)
 
 WIDTH, HEIGHT = 720.0, 420.0
 COLOURS = {"fp32": "#4c5760", "fp16": "#2f6db3", "int8": "#c2541b", "int8_mixed": "#7b5aa6"}
@@ -30,7 +37,7 @@ text{fill:#66717b}.title{fill:#4c5760}.strong{fill:#1b2126;font-weight:600}
 COLUMNS = (
     "candidate", "batch", "accuracy", "accuracy_low", "accuracy_high", "retention", "retention_low", "retention_high",
     "kept", "agreement", "latency_ms", "latency_low", "latency_high", "latency_p95_ms", "latency_p99_ms",
-    "throughput_fps", "energy_mj", "memory_mib", "plan_mib", "build_s",
+    "throughput_fps", "energy_mj", "memory_mib", "plan_mib", "build_s", "qualified",
 )  # fmt: skip
 
 Entry = Mapping[str, Any]
@@ -168,11 +175,12 @@ def table_cells(entry: Entry) -> list[str]:
     kept = {None: "-", True: "yes", False: "no"}[row["kept"]]
     if row["kept"] is not None and not entry["retention"]["certain"]:
         kept += " (interval reaches the gate)" if entry["retention"]["interval"] else " (no interval)"
+    unlike = not_qualified(entry)
     cells = [
         candidate_title(entry),
         _with_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"], 4),
         _with_interval(row["retention"], row["retention_low"], row["retention_high"], 4),
-        entry["invalid"] or kept,
+        entry["invalid"] or (f"{kept}; {unlike}" if unlike else kept),
         _with_interval(row["latency_ms"], row["latency_low"], row["latency_high"], 3, significant=True),
     ]
     cells += [_plain(row[name]) for name in ("latency_p95_ms", "throughput_fps", "energy_mj", "memory_mib")]
@@ -188,12 +196,13 @@ def gain_lines(entries: Sequence[Entry]) -> Iterator[str]:
         if entry is base or entry["latency"]["value"] is None:
             continue
         ratio = base["latency"]["value"] / entry["latency"]["value"]
+        title = candidate_title(entry) + (" (not qualified)" if not_qualified(entry) else "")
         if overlap(entry["latency"], base["latency"]):
-            yield f"- {candidate_title(entry)}: no measurable difference to FP32 in median latency"
+            yield f"- {title}: no measurable difference to FP32 in median latency"
         elif ratio >= 1:
-            yield f"- {candidate_title(entry)}: {ratio:.2f} times as fast as FP32"
+            yield f"- {title}: {ratio:.2f} times as fast as FP32"
         else:
-            yield f"- {candidate_title(entry)}: slower than FP32, {1 / ratio:.2f} times its time"
+            yield f"- {title}: slower than FP32, {1 / ratio:.2f} times its time"
 
 
 def facts_lines(result: Mapping[str, Any]) -> Iterator[str]:
@@ -285,6 +294,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "memory_mib": None if memory is None else memory / 2**20,
         "plan_mib": None if plan is None else plan / 2**20,
         "build_s": entry["build_s"],
+        "qualified": {None: None, True: "yes", False: "no"}[entry.get("qualified")],
     }
 
 
@@ -324,6 +334,9 @@ def _mark(panel: Panel, entry: Entry, cost: str, *, on_front: bool) -> list[str]
         parts.append(svg.line(panel.x(low), y, panel.x(high), y, style=line))
     paint = f"fill:{colour}" if on_front else f"fill:#fff;stroke:{colour};stroke-width:1.8"
     tip = f"{candidate_title(entry)}: accuracy {entry['accuracy']['value']:.4f}, {entry[cost]['value']:.4g}"
+    if (why := not_qualified(entry)) is not None:
+        paint += ";stroke-dasharray:2 2"
+        tip += f"; {why}"
     parts.append(svg.circle(x, y, 5, style=paint, tip=tip))
     return parts
 

@@ -22,7 +22,7 @@ from saccade.telemetry.load import LoadMonitor
 from saccade.telemetry.recorder import write_atomic
 from saccade.validation.adaptive_detections import DetectionCounter
 from saccade.validation.adaptive_policy import Level, PrecisionPolicy, Signals, Switch
-from saccade.validation.recommendation import RESULT_FILE, read_result
+from saccade.validation.recommendation import RESULT_FILE, not_qualified, read_result
 from saccade.validation.tradeoff_models import finds_scales_itself
 
 FRAMES_EACH = 5
@@ -71,6 +71,15 @@ class AdaptiveControl:
         """Returns what opens a network's engines, in place of :func:`saccade.engines.selection.engine_from_onnx`."""
         variants = variants_of(self._loaded, name, device=self._device)
         refused = self._refused.setdefault(name, {})
+        first = next(iter(variants))
+        for precision, why in unqualified(self._loaded, name).items():
+            if precision == first:
+                raise ConfigurationError(
+                    f"engine.adaptive.precisions: {precision}, the most accurate one, cannot be taken for network "
+                    f"{name!r}: the trade-off says that it is {why}"
+                )
+            if variants.pop(precision, None) is not None:
+                refused[precision] = f"the trade-off says that it is {why}"
         return functools.partial(adaptive_from_onnx, variants=variants, refused=refused)
 
     def attach(self, networks: Mapping[str, Network]) -> None:
@@ -181,17 +190,34 @@ def retentions(loaded: LoadedConfiguration) -> dict[str, float]:
     config = loaded.config.engine.adaptive
     if config is None or config.tradeoff is None:
         return {}
-    path = _tradeoff(loaded)
-    entries = read_result(path)["candidates"]
     found: dict[str, list[float]] = {}
     for name in loaded.config.networks:
-        own = [e for e in entries if e["network"] == name and e["sparsity"] == "none" and e["batch"] == 1]
-        if not own:
-            raise ConfigurationError(f"engine.adaptive.tradeoff: {path} holds no measurement of network {name!r}")
-        for entry in own:
+        for entry in _own_entries(loaded, name):
             if not entry.get("size") and entry["retention"]["value"] is not None:
                 found.setdefault(entry["precision"], []).append(float(entry["retention"]["value"]))
     return {precision: min(values) for precision, values in found.items()}
+
+
+def unqualified(loaded: LoadedConfiguration, name: str) -> dict[str, str]:
+    """Returns the precisions of a network whose engine differs too much from FP32 in the trade-off, and by how much."""
+    config = loaded.config.engine.adaptive
+    if config is None or config.tradeoff is None:
+        return {}
+    return {
+        entry["precision"]: why
+        for entry in _own_entries(loaded, name)
+        if not entry.get("size") and (why := not_qualified(entry)) is not None
+    }
+
+
+def _own_entries(loaded: LoadedConfiguration, name: str) -> list[Mapping[str, Any]]:
+    """What the trade-off measured of a network in the loop, without pruning."""
+    path = _tradeoff(loaded)
+    entries = read_result(path)["candidates"]
+    own = [e for e in entries if e["network"] == name and e["sparsity"] == "none" and e["batch"] == 1]
+    if not own:
+        raise ConfigurationError(f"engine.adaptive.tradeoff: {path} holds no measurement of network {name!r}")
+    return own
 
 
 def variants_of(loaded: LoadedConfiguration, name: str, *, device: str) -> dict[str, Variant]:

@@ -180,6 +180,8 @@ def read_result(results: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
 def pareto_front(entries: Sequence[Entry], *, cost: str = "latency", lower: bool = True) -> list[Entry]:
     """Returns the candidates that no other is at least as good as in both and better in one; by their values.
 
+    Candidates that are invalid or not qualified are not among them.
+
     Args:
         entries: Of one network and one batch.
         cost: What accuracy is held against.
@@ -198,6 +200,27 @@ def pareto_front(entries: Sequence[Entry], *, cost: str = "latency", lower: bool
     return [entry for _, entry in sorted(front, key=lambda item: item[0])]
 
 
+def not_qualified(entry: Entry) -> str | None:
+    """Returns in words by how much an engine differs from FP32 beyond the limits of its precision.
+
+    ``None`` where it does not, where nothing was compared, and for results that do not say.
+    """
+    if entry.get("qualified") is not False:
+        return None
+    figures = entry.get("qualification") or {}
+    limits = figures.get("limits") or {}
+    most, least = limits.get("relative_l2"), limits.get("label_agreement")
+    agreement = figures.get("label_agreement")
+    parts = [
+        f"relative L2 of {name} {'undefined' if value is None else f'{value:.2g}'}, limit {most:g}"
+        for name, value in (figures.get("relative_l2") or {}).items()
+        if most is not None and (value is None or value > most)
+    ]
+    if agreement is not None and least is not None and agreement < least:
+        parts.append(f"label agreement {agreement:.4f}, limit {least:g}")
+    return f"not qualified: {'; '.join(parts) or 'it differs from FP32'}"
+
+
 def overlap(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Tells whether two figures cannot be told apart: their intervals overlap, or one has none."""
     one, other = first.get("interval"), second.get("interval")
@@ -208,7 +231,8 @@ def overlap(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 def _point(entry: Entry, cost: str) -> tuple[float, float] | None:
     accuracy, amount = entry["accuracy"]["value"], (entry.get(cost) or {}).get("value")
-    return None if entry.get("invalid") or accuracy is None or amount is None else (accuracy, amount)
+    left_out = entry.get("invalid") or not_qualified(entry)
+    return None if left_out or accuracy is None or amount is None else (accuracy, amount)
 
 
 def _limits(
@@ -244,8 +268,13 @@ def _limits(
 
 def _recommended(name: str, batch: int, entries: list[Entry], limits: list[Limit]) -> Recommendation:
     texts = tuple(map(str, limits))
-    usable = [entry for entry in entries if not entry.get("invalid") and entry["latency"]["value"] is not None]
-    notes = [f"{candidate_title(entry)} is left out: {entry['invalid']}" for entry in entries if entry.get("invalid")]
+    left_out = {entry["key"]: why for entry in entries if (why := entry.get("invalid") or not_qualified(entry))}
+    usable = [entry for entry in entries if entry["key"] not in left_out and entry["latency"]["value"] is not None]
+    notes = [
+        f"{candidate_title(entry)} is left out: {left_out[entry['key']]}"
+        for entry in entries
+        if entry["key"] in left_out
+    ]
     good = [entry for entry in usable if all(limit.met(entry) for limit in limits)]
     if not good:
         unmet = tuple(_unmet(usable, limits))

@@ -251,7 +251,8 @@ def _alone(
     for batch in _batches(sweep, number):
         inputs: dict[tuple[str, tuple[int, int] | None], SceneInputs] = {}
         for candidate in turn:
-            if _batch_cell(sweep, candidate, scene, batch) is None:
+            known = _batch_cell(sweep, candidate, scene, batch)
+            if known is None or (sweep.retry and "failed" in known):
                 if over():
                     return False
                 sweep.say(f"measuring batch {batch}: {candidate.key} on {scene.name}")

@@ -49,6 +49,14 @@ class Candidate:
         return Candidate(self.network)
 
     @property
+    def may_differ(self) -> bool:
+        """Whether it is measured although its engine differs from FP32 by more than its precision explains.
+
+        All but the reference: what others keep is a share of its accuracy, which must therefore be FP32's.
+        """
+        return self != self.reference
+
+    @property
     def twin(self) -> Candidate:
         """What its labels are compared with: FP32, not pruned, at the same size."""
         return Candidate(self.network, size=self.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,14 @@ def measure_in_loop(
     before = _free_memory(device)
     started = time.perf_counter()
     network = Network(
-        candidate.network, section, model.path, sensors=config.sensors, engine=config.engine, device=device, say=say
+        candidate.network,
+        section,
+        model.path,
+        sensors=config.sensors,
+        engine=config.engine,
+        device=device,
+        say=say,
+        opener=functools.partial(engine_from_onnx, unqualified=candidate.may_differ),
     )
     opened_s = time.perf_counter() - started
     simulator = ReplaySimulator(config, scene.directory, device)
@@ -225,7 +233,9 @@ class KeptEngines:
         if key not in self._open:
             config = engine_config(loaded.config.engine, candidate, model)
             shapes = {tensor: (batch, *rows.shape[1:]) for tensor, rows in inputs.tensors.items()}
-            self._open[key] = _opened_alone(model.path, config, shapes, batch, device=self._device, say=say)
+            self._open[key] = _opened_alone(
+                model.path, config, shapes, batch, device=self._device, say=say, unqualified=candidate.may_differ
+            )
         return self._open[key]
 
     def make_room(self) -> None:
@@ -298,10 +308,11 @@ def _opened_alone(
     *,
     device: str,
     say: Callable[[str], None],
+    unqualified: bool,
 ) -> AloneEngine:
     before = _free_memory(device)
     try:
-        engine = engine_from_onnx(path, config, device=device, shapes=shapes, say=say)
+        engine = engine_from_onnx(path, config, device=device, shapes=shapes, say=say, unqualified=unqualified)
     except ModelError as error:
         raise ModelError(f"batch {batch}: {error}; export the network with an open batch") from error
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,7 +176,7 @@ def _ready_for_loop(sweep: Sweep, candidate: Candidate) -> None:
         engine=engine_config(config.engine, candidate, model),
         device=sweep.device,
         say=sweep.say,
-        opener=engine_made_ready,
+        opener=functools.partial(engine_made_ready, unqualified=candidate.may_differ),
     )
     network.close()
 
@@ -195,6 +196,7 @@ def _ready_for_batch(sweep: Sweep, candidate: Candidate, batch: int) -> None:
             device=sweep.device,
             shapes=batch_shapes(model.path, batch),
             say=sweep.say,
+            unqualified=candidate.may_differ,
         )
         engine.close()
     except (ModelError, EngineError) as error:

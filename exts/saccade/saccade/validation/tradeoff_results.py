@@ -219,6 +219,7 @@ def _common(
     retention = estimate(_retention(cells, reference), cells, reason="FP32 was not measured on the same scenes")
     memory = [cell["memory_bytes"] for cell in cells if cell.get("memory_bytes") is not None]
     engine = dict(cells[0].get("engine") or {}) if cells else {}
+    qualification = engine.get("qualification")
     build = engine.get("build") or {}
     agree = measured.agreement
     area = auroc_statistic(cells) if batch == 1 else None
@@ -243,6 +244,9 @@ def _common(
         "clearance_error_m": sum(total for total, _ in errors) / error_count if error_count else None,
         "non_finite": sum(int(cell.get("non_finite") or 0) for cell in cells),
         "invalid": invalid_reason(cells),
+        # Neither yes nor no for what was not compared: ONNX Runtime is the reference itself.
+        "qualified": None if qualification is None else bool(qualification["passed"]),
+        "qualification": qualification,
         "memory_bytes": max(memory) if memory else None,
         "memory_absent": None if memory else "measured on GPUs only",
         "plan_bytes": _plan_bytes(engine, built),
