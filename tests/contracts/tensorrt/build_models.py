@@ -12,8 +12,10 @@ MAGIC = b"TENSORRT-DOUBLE\n"
 
 _LAYER_TYPES = {
     "Cast": "IDENTITY",
+    "Concat": "CONCATENATION",
     "Constant": "CONSTANT",
     "Conv": "CONVOLUTION",
+    "ConvTranspose": "DECONVOLUTION",
     "DequantizeLinear": "DEQUANTIZE",
     "Gemm": "MATRIX_MULTIPLY",
     "Identity": "IDENTITY",
@@ -25,8 +27,11 @@ _LAYER_TYPES = {
     "Reshape": "SHUFFLE",
     "Resize": "RESIZE",
     "Shape": "SHAPE",
+    "Sigmoid": "ACTIVATION",
+    "Slice": "SLICE",
     "Softmax": "SOFTMAX",
     "TopK": "TOPK",
+    "Transpose": "SHUFFLE",
 }
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Min", "Max", "Pow")
 _DATA_TYPES = {1: "FLOAT", 10: "HALF", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 2: "UINT8"}
@@ -242,9 +247,12 @@ class ITensor(Gated):
 class ILayer(Gated):
     _writable = frozenset({"name", "precision", "metadata"})
     num_outputs = property(lambda self: len(self._outputs))
-    num_inputs = 1
+    num_inputs = property(lambda self: len(self._inputs))
     precision_is_set = property(lambda self: self._constrained)
     _constrained = property(lambda self: "precision" in self.__dict__)
+
+    def get_input(self, index):
+        return self._inputs[index]
 
     def get_output(self, index):
         return self._outputs[index]
@@ -356,7 +364,9 @@ def _fill(network: Any, graph: Any, double: Any) -> None:
     network._inputs.extend(tensor(info.name) for info in graph.input if info.name not in constants)
     network._outputs.extend(tensor(info.name) for info in graph.output)
     for node in graph.node:
-        made = make(double.module.ILayer, outputs=[tensor(name) for name in node.output], types={})
+        # An optional input that is not given is None, and weights of a convolution are no tensor.
+        read = [tensor(name) if name else None for name in node.input if name not in constants]
+        made = make(double.module.ILayer, inputs=read, outputs=[tensor(name) for name in node.output], types={})
         made.name = node.name or f"(Unnamed Layer* {network.num_layers}) [{node.op_type}]"
         kind = "ELEMENTWISE" if node.op_type in _ELEMENTWISE else _LAYER_TYPES.get(node.op_type, "UNARY")
         object.__setattr__(made, "type", getattr(double.module.LayerType, kind))
@@ -394,7 +404,7 @@ def _refusal(network: Any, config: Any) -> str | None:
             return "Error Code 4: Int8 precision is set for a layer, but int8 is not configured in the builder"
         if "INT8" in config._flags and not network._quantized and config._calibrator is None:
             return "Error Code 4: Calibration failure occurred with no scaling factors detected"
-        constrained = any(layer._constrained for layer in network._layers)
+        constrained = any(layer._constrained or layer._types for layer in network._layers)
         if constrained and not config._flags & typed - {"FP16", "INT8"}:
             return "a layer's precision is set, but no flag says that it counts"
     for tensor in network._inputs:
@@ -443,7 +453,13 @@ def _plan(network: Any, config: Any, double: Any) -> bytes:
         "outputs": [_described(tensor) for tensor in network._outputs],
         "profiles": profiles or [{tensor.name: [tensor._dims] * 3 for tensor in network._inputs}],
         "layers": [
-            {"name": layer.name, "type": layer.type.name, "float": layer._constrained} for layer in network._layers
+            {
+                "name": layer.name,
+                "type": layer.type.name,
+                "precision": layer.precision.name if layer._constrained else None,
+                "outputs": {layer._outputs[index].name: kind.name for index, kind in layer._types.items()},
+            }
+            for layer in network._layers
         ],
         "detailed": getattr(config.__dict__.get("profiling_verbosity"), "name", "") == "DETAILED",
         "flags": sorted(config._flags),

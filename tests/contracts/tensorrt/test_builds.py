@@ -101,7 +101,7 @@ def test_float_layers_are_obeyed_where_tensorrt_chooses(double, tmp_path, said):
         constants={"large": np.float32(1e6)},
     )
     plan, facts = built(double, path, said, precision="fp16")
-    bound = [layer["name"] for layer in described(plan)["layers"] if layer["float"]]
+    bound = [layer["name"] for layer in described(plan)["layers"] if layer["precision"] == "FLOAT"]
     if facts["tensorrt"] == OLD:
         assert bound == ["beyond_half"]
         assert "OBEY_PRECISION_CONSTRAINTS" in facts["flags"]
@@ -132,6 +132,127 @@ def test_calibrator_on_ten_is_weakly_typed(camera, samples, said, monkeypatch):
     _, facts = built(TensorRTDouble(MIDDLE), camera, said, precision="int8", calibration=samples)
     assert facts["network_flags"] == []
     assert {"INT8", "FP16"} <= set(facts["flags"])
+
+
+def residual(path: Path, *, named=True, **constants) -> Path:
+    """Writes a network with all that decides where int8 may be: products, a sum, ReLU, what moves, what computes."""
+    from tests.onnx_models import save_network
+
+    def node(kind, inputs, output, **attributes):
+        return helper.make_node(kind, inputs, [output], name=output if named else "", **attributes)
+
+    kernel = np.zeros((3, 3, 1, 1), np.float32)
+    return save_network(
+        path,
+        inputs={"image": [1, 3, 16, 16]},
+        outputs={"labels": [1, 6, 16, 16], "hazard": [1, 3, 16, 16]},
+        nodes=[
+            node("Conv", ["image", "w1"], "first"),
+            node("Relu", ["first"], "first_relu"),  # read by a product alone
+            node("Conv", ["first_relu", "w2"], "second"),
+            node("Relu", ["second"], "second_relu"),  # read by a product and a sum
+            node("Conv", ["second_relu", "w3"], "third"),
+            node("Add", ["third", "second_relu"], "sum"),
+            node("Mul", ["sum", "factor"], "scaled"),  # moved, and then read by a product alone
+            node("Concat", ["scaled", "scaled"], "both", axis=1),
+            node("Conv", ["both", "w4"], "labels"),
+            node("Conv", ["first_relu", "w5"], "score"),  # moved, and then read by what computes
+            node("Transpose", ["score"], "turned", perm=[0, 1, 3, 2]),
+            node("Sigmoid", ["turned"], "share"),
+            node("Relu", ["share"], "hazard"),  # not behind a product
+        ],
+        constants={
+            **{f"w{number}": kernel for number in (1, 2, 3, 5)},
+            "w4": np.zeros((6, 6, 1, 1), np.float32),
+            "factor": np.float32(2.0),
+            **constants,
+        },
+    )
+
+
+def chosen(plan):
+    """Returns precision and output type by layer."""
+    layers = described(plan)["layers"]
+    return {layer["name"]: (layer["precision"], next(iter(layer["outputs"].values()), None)) for layer in layers}
+
+
+@pytest.mark.parametrize("release", [OLD, MIDDLE])
+def test_the_calibrator_gets_int8_for_products_alone(release, tmp_path, samples, said, monkeypatch):
+    """As with Q/DQ pairs: other layers compute in half, and only what products read may be rounded to eight bits."""
+    monkeypatch.setattr(networks, "int8_route", lambda version: "calibrator")
+    double = TensorRTDouble(release)
+    plan, facts = built(double, residual(tmp_path / "m.onnx"), said, precision="int8", calibration=samples)
+    assert {"INT8", "FP16", "PREFER_PRECISION_CONSTRAINTS"} <= set(facts["flags"])
+    assert "OBEY_PRECISION_CONSTRAINTS" not in facts["flags"]
+    assert chosen(plan) == {
+        "first": (None, None),
+        "first_relu": (None, None),
+        "second": (None, None),
+        "second_relu": (None, "HALF"),
+        "third": (None, "HALF"),
+        "sum": ("HALF", "HALF"),
+        "scaled": ("HALF", None),
+        "both": (None, None),
+        "labels": (None, "FLOAT"),
+        "score": (None, "HALF"),
+        "turned": (None, None),
+        "share": ("HALF", "HALF"),
+        "hazard": ("HALF", "FLOAT"),
+    }
+    # Inputs and outputs are what they were.
+    assert {tensor["dtype"] for tensor in (*described(plan)["inputs"], *described(plan)["outputs"])} == {"FLOAT"}
+
+
+def test_nodes_without_names_are_constrained_the_same(tmp_path, samples, said):
+    named, _ = built(TensorRTDouble(OLD), residual(tmp_path / "a.onnx"), said, precision="int8", calibration=samples)
+    bare = residual(tmp_path / "b.onnx", named=False)
+    unnamed, _ = built(TensorRTDouble(OLD), bare, said, precision="int8", calibration=samples)
+    assert list(chosen(unnamed).values()) == list(chosen(named).values())
+
+
+def test_what_half_cannot_hold_stays_in_float_beside_int8(tmp_path, samples, said):
+    path = residual(tmp_path / "m.onnx", factor=np.float32(1e6))
+    plan, facts = built(TensorRTDouble(OLD), path, said, precision="int8", calibration=samples)
+    assert chosen(plan)["scaled"] == ("FLOAT", "FLOAT") and chosen(plan)["sum"] == ("HALF", "HALF")
+    assert "PREFER_PRECISION_CONSTRAINTS" in facts["flags"]
+    assert "OBEY_PRECISION_CONSTRAINTS" not in facts["flags"]
+
+
+@pytest.mark.parametrize("release", [MIDDLE, NEW])
+def test_strongly_typed_builds_constrain_no_layer(release, tmp_path, samples, said):
+    """There the graph says it, and a constraint would be refused."""
+    double = TensorRTDouble(release)
+    plan, facts = built(double, residual(tmp_path / "m.onnx"), said, precision="int8", calibration=samples)
+    assert facts["route"] == "explicit Q/DQ" and facts["flags"] == ["TF32"]
+    assert set(chosen(plan).values()) == {(None, None)}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_other_precisions_constrain_no_layer(double, tmp_path, said, precision):
+    plan, facts = built(double, residual(tmp_path / "m.onnx"), said, precision=precision)
+    assert set(chosen(plan).values()) == {(None, None)}
+    assert not [flag for flag in facts["flags"] if "CONSTRAINTS" in flag]
+
+
+def test_shapes_and_integers_have_no_type_to_choose(camera, samples, said):
+    """A float tensor that is a shape, as TensorRT has them, is left alone, and so is what gives integers."""
+    double = TensorRTDouble(OLD)
+    from saccade.engines.constraints import int8_for_products
+
+    built(double, camera, said, precision="int8", calibration=samples)
+    network, _ = double.builds[0]
+    for layer in network._layers:
+        layer.__dict__.pop("precision", None)
+        layer._types.clear()
+        for tensor in layer._outputs:
+            object.__setattr__(tensor, "is_shape_tensor", True)
+    assert not int8_for_products(double.module, network)
+    for layer in network._layers:
+        for tensor in layer._outputs:
+            object.__setattr__(tensor, "is_shape_tensor", False)
+            tensor.dtype = double.module.DataType.INT32
+    assert not int8_for_products(double.module, network)
+    assert not any(layer._constrained or layer._types for layer in network._layers)
 
 
 def test_calibration_uses_the_optimum_of_the_profile(tmp_path, samples, said):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from saccade.engines.constraints import int8_for_products, keep_in_float
 from saccade.engines.networks import Prepared, network_from_onnx, prepared_from_onnx
 from saccade.engines.options import BuildOptions, ShapeRange
 from saccade.engines.versions import Traits, traits_of
@@ -219,10 +220,14 @@ def _configure(
         config.set_flag(trt.BuilderFlag.FP16)
     if options.precision == "int8":
         config.set_flag(trt.BuilderFlag.INT8)
-    if prepared.float_nodes and _keep_in_float(trt, network, prepared):
-        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    bound = keep_in_float(trt, network, prepared.float_nodes)
     if prepared.samples is None:
+        if bound:
+            config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
         return None
+    if int8_for_products(trt, network, fused=prepared.fused, bound=prepared.float_nodes) or bound:
+        # Not obeyed at any price: a layer without a kernel in half would end the build.
+        config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
     from saccade.engines.calibration import calibrator_from_arrays
 
     shapes = {}
@@ -264,24 +269,6 @@ def _profile(builder: Any, network: Any, path: Path, options: BuildOptions) -> A
             profile = builder.create_optimization_profile() if profile is None else profile
             profile.set_shape(name, given.minimum, given.optimum, given.maximum)
     return profile
-
-
-def _keep_in_float(trt: Any, network: Any, prepared: Prepared) -> bool:
-    """Binds the layers of float nodes to float32 where TensorRT chooses types itself; returns whether there are any."""
-    found = False
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        outputs = [layer.get_output(output) for output in range(layer.num_outputs)]
-        if layer.name not in prepared.float_nodes or layer.type == trt.LayerType.CONSTANT:
-            continue
-        if not any(tensor.dtype == trt.DataType.FLOAT and not tensor.is_shape_tensor for tensor in outputs):
-            continue
-        layer.precision = trt.DataType.FLOAT
-        for output, tensor in enumerate(outputs):
-            if tensor.dtype == trt.DataType.FLOAT:
-                layer.set_output_type(output, trt.DataType.FLOAT)
-        found = True
-    return found
 
 
 def _builder(trt: Any, logger: Any, path: Path) -> Any:

@@ -11,12 +11,17 @@ from typing import Any
 
 from saccade import __version__
 from saccade.engines.options import BuildOptions
+from saccade.engines.versions import int8_route
 from saccade.errors import DependencyError, EngineError, ModelError
+
+CALIBRATED_BUILD = 2
+"""Counted up when builds with TensorRT's calibrator change: engines from before are then built anew."""
 
 _TITLES = {
     "onnx": "the ONNX file changed",
     "calibration": "the calibration set changed",
     "saccade": "Saccade",
+    "calibrated_build": "way of calibrating",
     "platform.tensorrt": "TensorRT",
     "platform.gpu": "GPU",
     "platform.sm": "SM",
@@ -65,7 +70,7 @@ def parts(onnx: Path, options: BuildOptions, platform: Platform) -> dict[str, An
         ModelError: The ONNX file, its external data or the calibration set cannot be read.
     """
     calibration = options.calibration if options.precision == "int8" else None
-    return {
+    found = {
         "name": onnx.name,
         "onnx": onnx_hash(onnx),
         "calibration": None if calibration is None else calibration_hash(calibration),
@@ -73,6 +78,9 @@ def parts(onnx: Path, options: BuildOptions, platform: Platform) -> dict[str, An
         "platform": platform.as_dict(),
         "saccade": __version__,
     }
+    if calibration is not None and int8_route(platform.tensorrt) == "calibrator":
+        found["calibrated_build"] = CALIBRATED_BUILD
+    return found
 
 
 def key_of(content: Mapping[str, Any]) -> str:

@@ -26,7 +26,9 @@ class Prepared:
     half: bool = False
     """Whether it has float16 tensors."""
     float_nodes: frozenset[str] = field(default_factory=frozenset)
-    """Nodes of a half graph that compute in float32."""
+    """Nodes that compute in float32 although others do not."""
+    fused: frozenset[str] = field(default_factory=frozenset)
+    """Nodes of a graph to be calibrated that become part of the product before them."""
     samples: dict[str, np.ndarray] | None = None
     """Calibration samples by input, where TensorRT itself is to find the scales."""
 
@@ -78,7 +80,18 @@ def prepared_from_onnx(
         inputs = [info.name for info in model.graph.input if info.name not in constants]
         if len(inputs) == 1:
             samples = {inputs[0]: samples[int8.UNNAMED]}
-    return Prepared(data, "calibrator", samples=samples)
+    names = [node.name for node in model.graph.node]
+    fp16.name_nodes(model)
+    if names != [node.name for node in model.graph.node]:
+        data = _serialized(path, model)
+    too_large = fp16.overflowing(model).keys()
+    return Prepared(
+        data,
+        "calibrator",
+        float_nodes=frozenset(node.name for node in model.graph.node if too_large & set(node.input)),
+        fused=frozenset(node.name for node in model.graph.node if node.op_type == "Relu"),
+        samples=samples,
+    )
 
 
 def network_from_onnx(

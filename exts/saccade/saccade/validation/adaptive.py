@@ -76,7 +76,7 @@ class AdaptiveControl:
             if precision == first:
                 raise ConfigurationError(
                     f"engine.adaptive.precisions: {precision}, the most accurate one, cannot be taken for network "
-                    f"{name!r}: the trade-off says that it is {why}"
+                    f"{name!r}: the trade-off says that it is {why}. Leave it out"
                 )
             if variants.pop(precision, None) is not None:
                 refused[precision] = f"the trade-off says that it is {why}"

@@ -17,7 +17,7 @@ from saccade.config import RunConfig
 from saccade.configuration import LoadedConfiguration
 from saccade.controller import ReflexController
 from saccade.engines.selection import quiet
-from saccade.errors import EngineError, RecordError
+from saccade.errors import ConfigurationError, EngineError, RecordError
 from saccade.execution import execution_for
 from saccade.loop import JUDGED, PerceptionLoop, Tick
 from saccade.models.dataset import scene_seeds
@@ -28,7 +28,7 @@ from saccade.telemetry.host import host_facts, package_versions
 from saccade.telemetry.recorder import finite, write_atomic
 from saccade.telemetry.statistics import describe, proportion
 from saccade.validation.accuracy import mean_iou, pooled_iou
-from saccade.validation.adaptive import AdaptiveControl, retentions, variants_of
+from saccade.validation.adaptive import AdaptiveControl, retentions, unqualified, variants_of
 from saccade.validation.load_generator import PROCESS, Load, load_from_kind
 from saccade.validation.scorer import LabelScorer
 from saccade.validation.tradeoff_scenes import (
@@ -98,6 +98,12 @@ def run_experiment(
     retentions(loaded)
     for network in loaded.config.networks:
         variants_of(loaded, network, device=device)
+        for precision, why in unqualified(loaded, network).items():
+            if precision in adaptive.precisions:
+                raise ConfigurationError(
+                    f"engine.adaptive.precisions: {precision} of network {network!r} is not taken, the trade-off says "
+                    f"that it is {why}: leave it out with --precision"
+                )
     warmup = max(loaded.config.run.warmup, 5 * len(adaptive.precisions) + 5)
     section = changed(loaded.config.tradeoff, frames=frames, warmup=warmup)
     loaded = with_config(loaded, loaded.config.model_copy(update={"tradeoff": section}))

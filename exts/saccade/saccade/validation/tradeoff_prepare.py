@@ -11,6 +11,7 @@ from typing import Any
 
 from saccade.config import RunConfig
 from saccade.configuration import LoadedConfiguration
+from saccade.engines.identity import CALIBRATED_BUILD
 from saccade.engines.selection import declared_inputs, engine_made_ready, wants_tensorrt
 from saccade.errors import ConfigurationError, EngineError, ModelError
 from saccade.network import Network
@@ -126,7 +127,13 @@ def scene_frames(sweep: Sweep, candidate: Candidate, scene: Scene) -> SceneInput
 def identified(sweep: Sweep, candidate: Candidate) -> dict[str, Any]:
     """What an engine of a candidate comes from: its file, and the samples where TensorRT measures scales on them."""
     model = sweep.models[candidate.key]
-    return {"candidate": candidate.key, "sha256": model.sha256, "calibration": model.calibration_digest}
+    return {
+        "candidate": candidate.key,
+        "sha256": model.sha256,
+        "calibration": model.calibration_digest,
+        # What was measured on an engine that is built otherwise now does not count.
+        "calibrated_build": None if model.calibration_digest is None else CALIBRATED_BUILD,
+    }
 
 
 def _model(sweep: Sweep, candidate: Candidate) -> CandidateModel:
