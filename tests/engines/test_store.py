@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.onnx_models import camera_network
 
-from saccade.engines import files
+from saccade.engines import files, identity
 from saccade.engines.identity import Platform, check_platform, differences, key_of
 from saccade.engines.options import BuildOptions, ShapeRange
 from saccade.engines.store import EngineStore
@@ -83,6 +83,29 @@ def test_everything_that_decides_an_engine_is_in_its_key(store, network, tmp_pat
     moved = samples.rename(tmp_path / "elsewhere.npz")
     same = dataclasses.replace(base, calibration=moved, time_limit=3.0)
     assert store.key(network.rename(tmp_path / "other.onnx"), same, HERE) == keys[-1]
+
+
+@pytest.mark.parametrize(
+    ("release", "precision", "counts"),
+    [("8.5.3.1", "int8", True), ("8.5.3.1", "fp16", False), ("10.16", "int8", False)],
+)
+def test_engines_of_the_calibrator_alone_are_built_anew_when_their_build_changes(
+    store, network, tmp_path, monkeypatch, release, precision, counts
+):
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, image=np.zeros((2, 3, 16, 16), np.float32))
+    options = BuildOptions(precision=precision, calibration=samples)
+    here = dataclasses.replace(HERE, tensorrt=release)
+    former = identity.parts(network, options, here)
+    assert ("calibrated_build" in former) == counts
+    monkeypatch.setattr(identity, "CALIBRATED_BUILD", identity.CALIBRATED_BUILD + 1)
+    said = identity.differences(former, identity.parts(network, options, here))
+    now = identity.CALIBRATED_BUILD
+    assert said == ([f"way of calibrating {now - 1} -> {now}"] if counts else [])
+    assert (store.key(network, options, here) == identity.key_of(former)) != counts
+    # One from before it was counted is another one, too.
+    former.pop("calibrated_build", None)
+    assert (store.key(network, options, here) == identity.key_of(former)) != counts
 
 
 def test_a_folder_of_samples_is_known_by_names_and_contents(store, network, tmp_path):
@@ -449,7 +472,7 @@ def test_two_processes_build_one_engine_once(tmp_path, network):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from saccade.engines import files
+from saccade.engines import files, identity
 def kill(*_arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(os, sys.argv[2], kill)

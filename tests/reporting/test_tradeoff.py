@@ -10,8 +10,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 from tests.validation.tradeoff_results import entry, result
 
+from saccade.console_tradeoff import tradeoff_tables
 from saccade.reporting.tradeoff import csv_text, front_plot, gain_lines, markdown_lines, page, plots, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +86,37 @@ def test_the_table_says_what_is_gained_and_what_is_lost(document):
     assert [*gain_lines([entry(), entry("fp16", latency=5.01)])] == [
         "- FP16: no measurable difference to FP32 in median latency"
     ]
+
+
+def test_what_is_not_qualified_is_hollow_and_said_everywhere():
+    found = result(entry(), entry("int8", latency=1.0, differs=0.13), entry("fp16", latency=2.0, differs=0.001))
+    said = "not qualified: relative L2 of labels 0.13, limit 0.05"
+    text = "\n".join(markdown_lines(found))
+    row = next(line for line in text.splitlines() if line.startswith("| INT8"))
+    assert f"| yes; {said} |" in row and text.count("- INT8 (not qualified): 5.00 times as fast") == 1
+    assert said in page(found) and "not qualified" not in "\n".join(
+        line for line in text.splitlines() if line.startswith("| FP")
+    )
+    rows = {row["precision"]: row["qualified"] for row in csv.DictReader(io.StringIO(csv_text(found)))}
+    assert rows == {"fp32": "", "int8": "no", "fp16": "yes"}
+    marks = {
+        mark[0].text.split(":")[0]: mark.get("style")
+        for mark in ElementTree.fromstring(plots(found)["camera-latency"]).iter()
+        if mark.tag.endswith("circle")
+    }
+    assert "fill:#fff" in marks["INT8"] and "dasharray" in marks["INT8"]
+    assert "fill:#fff" not in marks["FP16"] and "dasharray" not in marks["FP32"]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_terminal_says_what_is_not_qualified(width):
+    found = result(entry(), entry("int8", latency=1.0, differs=0.13))
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for part in tradeoff_tables(found, width=width):
+        console.print(part)
+    text = console.export_text()
+    assert "INT8: not qualified: relative L2 of labels 0.13, limit 0.05" in text
+    assert text.count("limit 0.05") == 1
 
 
 def test_pages_escape_names_and_load_nothing(document):

@@ -10,6 +10,8 @@ import yaml
 from tests.end_to_end import configuration, run_here, spawn
 from tests.stream_doubles import KernelEngine, PaintingSimulator, drive, networks_of
 from tests.stream_doubles import configuration as stream_configuration
+from tests.validation.tradeoff_results import entry as made
+from tests.validation.tradeoff_results import qualification, result
 
 from saccade.configuration import load_configuration
 from saccade.engines.adaptive import AdaptiveEngine
@@ -108,6 +110,28 @@ def test_what_cannot_adapt_is_refused(room, tmp_path, override, said):
 def test_a_tradeoff_that_is_not_there(room, tmp_path):
     with pytest.raises(RecordError, match=r"engine\.adaptive\.tradeoff"):
         run_here(room, tmp_path, ADAPT, "run.warmup=10", "engine.adaptive.tradeoff=nowhere")
+
+
+def test_a_precision_that_is_not_qualified_in_the_tradeoff_is_not_taken(room, tmp_path):
+    entries = {name: [made("fp32", network=name), made("fp16", network=name)] for name in ("camera", "lidar")}
+    entries["lidar"][1] |= qualification(0.13)
+    (tmp_path / "sweep").mkdir()
+    found = tmp_path / "sweep" / "tradeoff.json"
+    found.write_text(json.dumps(result(*entries["camera"], *entries["lidar"])), encoding="utf-8")
+    adapt = [ADAPT, f"engine.adaptive.tradeoff={found.parent}", "run.warmup=10"]
+    facts = run_here(room, tmp_path / "runs", *adapt, "engine.adaptive.deadline_ms=0.0001", frames=12)["adaptive"]
+    assert [level["precision"] for level in facts["levels"]] == ["fp32"] and not facts["switches"]
+    why = "the trade-off says that it is not qualified: relative L2 of labels 0.13, limit 0.05"
+    assert facts["excluded"] == {"fp16": why}
+    # The experiment runs every precision that is named: there it is an error.
+    loaded = load_configuration(room / "run.yaml", overrides=adapt[:2])
+    with pytest.raises(ConfigurationError, match=r"fp16 of network 'lidar' is not taken.*not qualified.*--precision"):
+        run_experiment(loaded, out=tmp_path / "experiment", frames=72)
+    assert not (tmp_path / "experiment").exists()
+    entries["camera"][0] |= qualification(0.13)
+    found.write_text(json.dumps(result(*entries["camera"], *entries["lidar"])), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"fp32, the most accurate one, cannot be taken for network 'camera'"):
+        run_here(room, tmp_path / "runs", *adapt, frames=12)
 
 
 def test_detections_are_obstacles_persons_and_robots():

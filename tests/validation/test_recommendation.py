@@ -81,6 +81,20 @@ def test_invalid_candidates_are_left_out_and_named():
     assert any("INT8 is left out: collapsed" in note for note in found.notes)
 
 
+def test_what_is_not_qualified_is_neither_taken_nor_on_the_front():
+    entries = [
+        entry(),
+        entry("fp16", latency=3.0, differs=0.01),
+        entry("int8", latency=1.0, accuracy=0.95, differs=0.13),
+    ]
+    found = recommend(result(*entries))["camera"]
+    assert found.chosen["precision"] == "fp16" and found.runner_up["precision"] == "fp32"
+    assert "INT8 is left out: not qualified: relative L2 of labels 0.13, limit 0.05" in found.notes
+    assert [e["precision"] for e in pareto_front(entries)] == ["fp16"]
+    alone = recommend(result(entries[2]))["camera"]
+    assert not alone.satisfied and alone.reason == "no candidate could be measured"
+
+
 def test_an_interval_that_reaches_a_limit_is_noted():
     found = recommend(result(entry(latency=5.0, spread=2.0)), max_latency=6.5)["camera"]
     assert found.satisfied

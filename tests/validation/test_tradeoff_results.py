@@ -114,6 +114,17 @@ def test_what_must_not_be_used(changes, said):
     assert found is None if said is None else said in found
 
 
+def test_an_entry_says_whether_its_engine_was_compared_and_how_it_was_found():
+    figures = {"passed": False, "relative_l2": {"labels": 0.13}}
+    built = {"engine": "tensorrt", "version": "8.5", "qualification": figures}
+    [loop, batch] = entries(
+        [cell(engine=built)] * 5, [cell()] * 5, batches={4: [cell(run_ms=[1.0], engine={"engine": "onnxruntime"})] * 5}
+    )
+    assert loop["qualified"] is False and loop["qualification"] == figures
+    # Another engine of the same candidate: ONNX Runtime, which there is nothing to compare with.
+    assert batch["qualified"] is None and batch["qualification"] is None
+
+
 def test_gate_states():
     assert gate_state({"value": 0.995, "interval": [0.98, 1.0]}, 0.99) == {"gate": 0.99, "kept": True, "certain": False}
     assert gate_state({"value": 0.9, "interval": [0.88, 0.92]}, 0.99) == {"gate": 0.99, "kept": False, "certain": True}

@@ -11,9 +11,9 @@ def figure(value, spread=0.0, n=100, **more):
 
 def entry(
     precision="fp32", *, network="camera", sparsity="none", batch=1, accuracy=0.9, latency=5.0, spread=0.05,
-    accuracy_spread=0.005, retention=1.0, energy=None, memory=None, invalid=None, size=None,
+    accuracy_spread=0.005, retention=1.0, energy=None, memory=None, invalid=None, size=None, differs=None,
 ):  # fmt: skip
-    """One entry of ``candidates``."""
+    """One entry of ``candidates``; ``differs``: relative L2 of labels that its engine was found to have, limit 0.05."""
     pruned = "" if sparsity == "none" else f"-{sparsity.replace(':', '')}"
     kept = None if retention is None else retention >= 0.99
     return {
@@ -37,6 +37,7 @@ def entry(
         "clearance_error_m": None,
         "non_finite": 0,
         "invalid": invalid,
+        **({} if differs is None else qualification(differs)),
         "memory_bytes": memory,
         "memory_absent": None if memory else "measured on GPUs only",
         "plan_bytes": 2_000_000,
@@ -45,6 +46,14 @@ def entry(
         "model": {},
         "measured": "in the loop",
     }
+
+
+def qualification(relative):
+    """What an entry says of an engine that was compared."""
+    limits = {"relative_l2": 0.05, "label_agreement": 0.97}
+    figures = {"relative_l2": {"labels": relative}, "label_agreement": 0.99, "non_finite": 0, "samples": 16}
+    passed = relative <= limits["relative_l2"]
+    return {"qualified": passed, "qualification": {**figures, "passed": passed, "limits": limits, "inputs": "given"}}
 
 
 def result(*entries, failed=(), complete=True):
