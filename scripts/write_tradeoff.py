@@ -74,7 +74,12 @@ In Python:
 - **int8** is explicit Q/DQ; on TensorRT before 10 it is TensorRT's own calibrator with the same samples, unless
   `tradeoff.int8` says `qdq` or `calibrator`.
 - **TensorRT engines** are compared with ONNX Runtime before they are used, on 16 samples from all over the calibration
-  set, which lie beside each network in `models/`.
+  set, which lie beside each network in `models/`. One that differs by more than its precision explains is measured all
+  the same, since its accuracy on ground truth is what a sweep is for: it is marked as *not qualified*, with the figures
+  and their limits, drawn hollow with a broken outline, and never recommended. FP32 without pruning, of whose accuracy
+  all others keep a share, must be qualified, and outputs that are not finite are refused. Everywhere else (`saccade
+  validate`, `node`, `adaptive`, `engine build`) such an engine is refused. What a former sweep refused is measured with
+  `--retry`. ONNX Runtime's own engines are not compared with anything.
 - A candidate whose outputs are not finite, or which gives one class for everything, is shown and never recommended.
 
 The recommendation is the fastest candidate that keeps the gate (0.99 of FP32's accuracy by default as in MLPerf,
@@ -131,8 +136,8 @@ runs the next one. All networks of a run switch together.
 - **Faults** do not wait: outputs that are not finite, labels that agree less than 0.8 with the frame before a switch,
   or ten frames without any obstacle, person or robot where there were some, lead to the most accurate precision at
   once. If it detects nothing either, the other one is not blamed.
-- **Floor**: a precision that keeps less than `accuracy_floor` of FP32's accuracy in the trade-off is never taken.
-  Without a trade-off nothing is known, and none is excluded.
+- **Floor**: a precision that keeps less than `accuracy_floor` of FP32's accuracy in the trade-off is never taken, and
+  neither is one whose engine was not qualified there. Without a trade-off nothing is known, and none is excluded.
 
 Every switch is in the record with its reason ([record.md](record.md)). The policy (`validation/adaptive_policy.py`)
 knows no clock and no device; it is tested by properties and on slowdowns recorded under real load.

@@ -68,3 +68,43 @@ def lidar_network(path: Path, *, channels=4, columns=32, clearance=5.0) -> Path:
             "sectors": np.full((1, 16), clearance, np.float32),
         },
     )
+
+
+def residual_network(path: Path, *, named=True, factor=2.0) -> Path:
+    """Products, a sum, ReLU, what moves and what computes: input ``image``, outputs ``labels`` and ``hazard``."""
+    random = np.random.default_rng(0)
+
+    def kernel(outputs: int, inputs: int) -> np.ndarray:
+        return random.normal(0, inputs**-0.5, (outputs, inputs, 1, 1)).astype(np.float32)
+
+    def node(kind: str, inputs: list[str], output: str, **attributes):
+        return helper.make_node(kind, inputs, [output], name=output if named else "", **attributes)
+
+    return save_network(
+        path,
+        inputs={"image": [1, 3, 16, 16]},
+        outputs={"labels": [1, 6, 16, 16], "hazard": [1, 32, 16, 16]},
+        nodes=[
+            node("Conv", ["image", "w1"], "first"),
+            node("Relu", ["first"], "first_relu"),  # read by products alone
+            node("Conv", ["first_relu", "w2"], "second"),
+            node("Relu", ["second"], "second_relu"),  # read by a product and a sum
+            node("Conv", ["second_relu", "w3"], "third"),
+            node("Add", ["third", "second_relu"], "sum"),
+            node("Mul", ["sum", "factor"], "scaled"),  # moved, and then read by a product alone
+            node("Concat", ["scaled", "scaled"], "both", axis=1),
+            node("Conv", ["both", "w4"], "labels"),
+            node("Conv", ["first_relu", "w5"], "score"),  # moved, and then read by what computes
+            node("Transpose", ["score"], "turned", perm=[0, 1, 3, 2]),
+            node("Sigmoid", ["turned"], "share"),
+            node("Relu", ["share"], "hazard"),  # not behind a product
+        ],
+        constants={
+            "w1": kernel(32, 3),
+            "w2": kernel(32, 32),
+            "w3": kernel(32, 32),
+            "w4": kernel(6, 64),
+            "w5": kernel(32, 32),
+            "factor": np.float32(factor),
+        },
+    )

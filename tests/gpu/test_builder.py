@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.onnx_models import camera_network
+from tests.onnx_models import camera_network, residual_network
 
 from saccade.engines.builder import plan_from_onnx
 from saccade.engines.options import BuildOptions, ShapeRange
@@ -63,8 +63,36 @@ def test_int8_by_the_route_of_this_version(trt, tmp_path):
     assert built.facts["route"] == {"calibrator": "calibrator", "explicit": "explicit Q/DQ"}[route]
     if route == "calibrator":
         assert built.facts["calibration_batches"] == 128
+        assert "PREFER_PRECISION_CONSTRAINTS" in built.facts["flags"]
     report = qualified(path, built, "int8", inputs={"image": samples[:16]})
     assert report["non_finite"] == 0 and report["relative_l2"]["labels"] < 0.05
+
+
+def test_the_calibrator_puts_int8_before_products_alone(trt, tmp_path):
+    """What reads eight bits is a convolution or a change of format, as the engine itself tells."""
+    from saccade.engines.tensorrt import TensorRTEngine
+    from saccade.engines.versions import int8_route
+
+    if int8_route(trt.__version__) != "calibrator":
+        pytest.skip("this release gets Q/DQ pairs")
+    path = residual_network(tmp_path / "m.onnx")
+    samples = np.random.default_rng(0).normal(size=(128, 3, 16, 16)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", image=samples)
+    built = plan_from_onnx(path, BuildOptions(precision="int8", calibration=tmp_path / "samples.npz", time_limit=300))
+    report = qualified(path, built, "int8", inputs={"image": samples[:16]})
+    assert report["non_finite"] == 0 and max(report["relative_l2"].values()) < 0.1, report
+    engine = TensorRTEngine(built.data, name_of=path.name)
+    try:
+        layers = engine.layers()
+    finally:
+        engine.close()
+    reading = {
+        layer["Name"]: layer["LayerType"]
+        for layer in layers
+        if any("Int8" in tensor["Format/Datatype"] for tensor in layer["Inputs"])
+    }
+    allowed = ("conv", "gemm", "matrix", "reformat", "noop")
+    assert all(any(word in kind.lower() for word in allowed) for kind in reading.values()), reading
 
 
 def test_float_layers_of_a_half_network(tmp_path):

@@ -54,6 +54,46 @@ def test_a_sweep_measures_graphs_energy_and_memory(recorded, tmp_path):
     assert entries["camera-fp16"]["agreement"] > 0.95
 
 
+def test_an_engine_that_differs_too_much_is_measured_and_not_recommended(recorded, tmp_path, monkeypatch):
+    """A real engine in half, held against a limit that none keeps; in a store of its own, where it stays refused."""
+    import numpy as np
+    from tests.onnx_models import camera_network
+
+    from saccade.config import EngineConfig
+    from saccade.engines import qualification, selection
+    from saccade.engines.store import EngineStore
+    from saccade.errors import EngineError
+    from saccade.validation.recommendation import recommend
+    from saccade.validation.tradeoff import measure_tradeoff, with_tradeoff
+
+    store = EngineStore(tmp_path / "engines", secret=tmp_path / "keys" / "engines.key")
+    monkeypatch.setattr("saccade.engines.store.EngineStore", lambda: store)
+    monkeypatch.setitem(qualification.LIMITS, "fp16", {"relative_l2": 0.0, "label_agreement": 0.0})
+    path, run = recorded
+    camera_network(path.parent / "camera_dynamic.onnx", size=(16, 16), batch="batch")
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, image=np.random.default_rng(0).normal(size=(120, 3, 16, 16)).astype(np.float32))
+    loaded = with_tradeoff(
+        load_configuration(path), precisions=["fp32", "fp16"], recordings=[str(run)] * 5, frames=20, warmup=5,
+        calibration=str(samples), networks=["camera"], batches=[1, 4],
+    )  # fmt: skip
+    result = measure_tradeoff(loaded, out=tmp_path / "sweep")
+    (path.parent / "camera_dynamic.onnx").unlink()
+    entries = {entry["key"]: entry for entry in result["candidates"]}
+    assert result["complete"] and result["failed"] == []
+    for key in ("camera-fp16", "camera-fp16-batch4"):
+        assert entries[key]["qualified"] is False and entries[key]["latency"]["value"] > 0
+        assert entries[key]["qualification"]["relative_l2"]["labels"] > 0
+    assert entries["camera-fp32"]["qualified"] is True and entries["camera-fp32-batch4"]["qualified"] is True
+    for batch in (1, 4):
+        assert recommend(result, batch=batch, min_retention=0)["camera"].chosen["precision"] == "fp32"
+    with pytest.raises(EngineError, match="may not be used"):
+        selection.engine_from_onnx(
+            tmp_path / "sweep" / "models" / "camera-fp16.onnx", EngineConfig(precision="fp16"), device="cuda:0",
+            shapes={"image": (1, 3, 16, 16)},
+        )  # fmt: skip
+
+
 def test_a_graph_per_precision_is_replayed_and_a_switch_captures_nothing(recorded, tmp_path):
     from saccade.validation.adaptive_experiment import run_experiment
 

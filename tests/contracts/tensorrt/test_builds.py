@@ -10,7 +10,7 @@ import pytest
 import warp as wp
 from onnx import TensorProto, helper
 from tests.contracts.tensorrt.doubles import RELEASES, TensorRTDouble
-from tests.onnx_models import camera_network
+from tests.onnx_models import camera_network, residual_network
 
 from saccade.engines import build_worker, networks
 from saccade.engines.build_worker import build
@@ -134,42 +134,6 @@ def test_calibrator_on_ten_is_weakly_typed(camera, samples, said, monkeypatch):
     assert {"INT8", "FP16"} <= set(facts["flags"])
 
 
-def residual(path: Path, *, named=True, **constants) -> Path:
-    """Writes a network with all that decides where int8 may be: products, a sum, ReLU, what moves, what computes."""
-    from tests.onnx_models import save_network
-
-    def node(kind, inputs, output, **attributes):
-        return helper.make_node(kind, inputs, [output], name=output if named else "", **attributes)
-
-    kernel = np.zeros((3, 3, 1, 1), np.float32)
-    return save_network(
-        path,
-        inputs={"image": [1, 3, 16, 16]},
-        outputs={"labels": [1, 6, 16, 16], "hazard": [1, 3, 16, 16]},
-        nodes=[
-            node("Conv", ["image", "w1"], "first"),
-            node("Relu", ["first"], "first_relu"),  # read by a product alone
-            node("Conv", ["first_relu", "w2"], "second"),
-            node("Relu", ["second"], "second_relu"),  # read by a product and a sum
-            node("Conv", ["second_relu", "w3"], "third"),
-            node("Add", ["third", "second_relu"], "sum"),
-            node("Mul", ["sum", "factor"], "scaled"),  # moved, and then read by a product alone
-            node("Concat", ["scaled", "scaled"], "both", axis=1),
-            node("Conv", ["both", "w4"], "labels"),
-            node("Conv", ["first_relu", "w5"], "score"),  # moved, and then read by what computes
-            node("Transpose", ["score"], "turned", perm=[0, 1, 3, 2]),
-            node("Sigmoid", ["turned"], "share"),
-            node("Relu", ["share"], "hazard"),  # not behind a product
-        ],
-        constants={
-            **{f"w{number}": kernel for number in (1, 2, 3, 5)},
-            "w4": np.zeros((6, 6, 1, 1), np.float32),
-            "factor": np.float32(2.0),
-            **constants,
-        },
-    )
-
-
 def chosen(plan):
     """Returns precision and output type by layer."""
     layers = described(plan)["layers"]
@@ -181,7 +145,7 @@ def test_the_calibrator_gets_int8_for_products_alone(release, tmp_path, samples,
     """As with Q/DQ pairs: other layers compute in half, and only what products read may be rounded to eight bits."""
     monkeypatch.setattr(networks, "int8_route", lambda version: "calibrator")
     double = TensorRTDouble(release)
-    plan, facts = built(double, residual(tmp_path / "m.onnx"), said, precision="int8", calibration=samples)
+    plan, facts = built(double, residual_network(tmp_path / "m.onnx"), said, precision="int8", calibration=samples)
     assert {"INT8", "FP16", "PREFER_PRECISION_CONSTRAINTS"} <= set(facts["flags"])
     assert "OBEY_PRECISION_CONSTRAINTS" not in facts["flags"]
     assert chosen(plan) == {
@@ -204,14 +168,16 @@ def test_the_calibrator_gets_int8_for_products_alone(release, tmp_path, samples,
 
 
 def test_nodes_without_names_are_constrained_the_same(tmp_path, samples, said):
-    named, _ = built(TensorRTDouble(OLD), residual(tmp_path / "a.onnx"), said, precision="int8", calibration=samples)
-    bare = residual(tmp_path / "b.onnx", named=False)
+    named, _ = built(
+        TensorRTDouble(OLD), residual_network(tmp_path / "a.onnx"), said, precision="int8", calibration=samples
+    )
+    bare = residual_network(tmp_path / "b.onnx", named=False)
     unnamed, _ = built(TensorRTDouble(OLD), bare, said, precision="int8", calibration=samples)
     assert list(chosen(unnamed).values()) == list(chosen(named).values())
 
 
 def test_what_half_cannot_hold_stays_in_float_beside_int8(tmp_path, samples, said):
-    path = residual(tmp_path / "m.onnx", factor=np.float32(1e6))
+    path = residual_network(tmp_path / "m.onnx", factor=1e6)
     plan, facts = built(TensorRTDouble(OLD), path, said, precision="int8", calibration=samples)
     assert chosen(plan)["scaled"] == ("FLOAT", "FLOAT") and chosen(plan)["sum"] == ("HALF", "HALF")
     assert "PREFER_PRECISION_CONSTRAINTS" in facts["flags"]
@@ -222,14 +188,14 @@ def test_what_half_cannot_hold_stays_in_float_beside_int8(tmp_path, samples, sai
 def test_strongly_typed_builds_constrain_no_layer(release, tmp_path, samples, said):
     """There the graph says it, and a constraint would be refused."""
     double = TensorRTDouble(release)
-    plan, facts = built(double, residual(tmp_path / "m.onnx"), said, precision="int8", calibration=samples)
+    plan, facts = built(double, residual_network(tmp_path / "m.onnx"), said, precision="int8", calibration=samples)
     assert facts["route"] == "explicit Q/DQ" and facts["flags"] == ["TF32"]
     assert set(chosen(plan).values()) == {(None, None)}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_other_precisions_constrain_no_layer(double, tmp_path, said, precision):
-    plan, facts = built(double, residual(tmp_path / "m.onnx"), said, precision=precision)
+    plan, facts = built(double, residual_network(tmp_path / "m.onnx"), said, precision=precision)
     assert set(chosen(plan).values()) == {(None, None)}
     assert not [flag for flag in facts["flags"] if "CONSTRAINTS" in flag]
 
