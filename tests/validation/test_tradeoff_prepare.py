@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -297,6 +298,12 @@ def test_a_batch_engine_that_failed_is_not_tried_again(place, tmp_path, monkeypa
             tradeoff_prepare._ready_for_batch(sweep, candidate, 16)
         assert len(tried) == 1
         assert tradeoff_prepare.failed_engine(sweep, candidate, 16) == "batch 16: no kernel"
+        # Tried again, it can be built after all: then it has not failed the next time either.
+        monkeypatch.setattr(tradeoff_prepare, "engine_made_ready", lambda *_, **__: SimpleNamespace(close=tried.clear))
+        sweep.retry = True
+        tradeoff_prepare._ready_for_batch(sweep, candidate, 16)
+        sweep.retry = False
+        assert not tried and tradeoff_prepare.failed_engine(sweep, candidate, 16) is None
 
 
 def test_the_command_line_prepares(place, tmp_path):
@@ -342,8 +349,6 @@ def test_energy_is_measured_in_the_first_scenes_alone(place, tmp_path):
 
 
 def test_engines_that_run_alone_are_kept_on_a_gpu_while_there_is_room(place, monkeypatch):
-    from types import SimpleNamespace
-
     from saccade.validation import tradeoff_measure
     from saccade.validation.tradeoff_inputs import SceneInputs
 

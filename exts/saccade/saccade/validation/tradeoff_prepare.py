@@ -206,6 +206,8 @@ def _ready_for_batch(sweep: Sweep, candidate: Candidate, batch: int) -> None:
             unqualified=candidate.may_differ,
         )
         engine.close()
+        if sweep.journal.find("engine", batch=batch, **identified(sweep, candidate)) is not None:
+            sweep.journal.append({**identity, "failed": None})  # it was tried again, and there it is
     except (ModelError, EngineError) as error:
         sweep.say(f"{candidate.key}, batch {batch} is left out: {error}")
         sweep.journal.append({**identity, "failed": f"batch {batch}: {error}"})
@@ -214,7 +216,8 @@ def _ready_for_batch(sweep: Sweep, candidate: Candidate, batch: int) -> None:
 def failed_engine(sweep: Sweep, candidate: Candidate, batch: int) -> str | None:
     """Returns why a candidate's engine for a batch cannot be built, where that was found before."""
     found = sweep.journal.find("engine", batch=batch, **identified(sweep, candidate))
-    return None if found is None or sweep.retry else found["failed"]
+    failed: str | None = None if found is None or sweep.retry else found["failed"]
+    return failed
 
 
 def batch_shapes(path: Path, batch: int) -> dict[str, tuple[int, ...]]:
