@@ -69,6 +69,21 @@ def test_lockstep_gives_every_sensor_s_frame_of_every_state(folder, version):
         assert not [p for p in world.stage.Traverse() if p.GetName().startswith("saccade_")]
 
 
+@pytest.mark.parametrize("version", ("5.0", "6.2"))
+def test_a_second_run_in_the_same_application_starts_at_its_own_beginning(folder, version):
+    """After a stop the physics' time starts again; what a frame shows has to be in the same time."""
+    with install(version, waiting()):
+        found = []
+        for _ in range(2):
+            simulator = opened(folder)
+            found.append(walked(simulator, 3))
+            assert simulator.facts()["streams"]["eye"]["deliveries"]["missing"] == 0
+            simulator.close()
+        assert [frame[1:3] for frame in found[0]] == [frame[1:3] for frame in found[1]]
+        assert [frame[2] for frame in found[1] if frame[1] == "eye"] == [0, 1, 2, 3]
+        assert all(frame[0] == pytest.approx(frame[3], abs=1e-6) for frame in found[1])
+
+
 @pytest.mark.parametrize("version", ("5.0", "5.1", "6.2"))
 def test_buffers_hold_what_the_renderer_shows(folder, version):
     with install(version, waiting()):

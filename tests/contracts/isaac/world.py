@@ -119,6 +119,8 @@ class World:
         self.physics_dt = 1 / 60
         self.physics_steps = 0
         self.simulation_time = 0.0
+        self.stopped_time = 0.0
+        """Simulation time of what was stopped before [s]: what the time that goes on over a stop has more."""
         self.samples: dict[tuple[int, int], tuple[float, float]] = {}
         """Simulation and system time by reference time."""
         self.clock_offset = 0.0
@@ -175,6 +177,7 @@ class World:
         if wanted and not self.playing:
             self._prepare_physics()
         if not wanted:
+            self.stopped_time += self.simulation_time
             self.time = self.simulation_time = 0.0
             self.physics_steps = 0
             self.samples.clear()

@@ -344,7 +344,7 @@ class IsaacSimulator:
 
     def _attach_sensors(self) -> None:
         from saccade.simulators.isaac_scene import define_camera, lidar_pose
-        from saccade.simulators.isaac_sensors import TIMES, CameraStream, LidarStream, Request, own_cylinder
+        from saccade.simulators.isaac_sensors import TIMES, CameraStream, LidarStream, own_cylinder
 
         scene = self._scene
         assert scene is not None
@@ -381,7 +381,7 @@ class IsaacSimulator:
             self._inboxes[name] = Inbox(
                 stream, rate=sensor.rate, step=config.step, clock=self._clock, queued=not self._lockstep
             )
-            requests = [*stream.requests(), *(Request(time) for time in TIMES)]
+            requests = [*stream.requests(), *TIMES]
             self._products.append(
                 self._kit.Product(prim, width, height, f"saccade_{name}", requests, self._sink_of(name))
             )
