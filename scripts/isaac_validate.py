@@ -108,10 +108,11 @@ def installed_version() -> str:
 
 def launch_of(config: Any, release: Any, gpu: int, experience: str | None) -> tuple[dict[str, Any], str]:
     """Returns what SimulationApp is started with: launch configuration and experience file."""
-    from saccade.simulators.isaac_versions import PYTHON_EXPERIENCE, STABLE_IDS, ZERO_DELAY_EXPERIENCE
+    from saccade.simulators.isaac_versions import PYTHON_EXPERIENCE, STABLE_IDS, THROTTLING, ZERO_DELAY_EXPERIENCE
 
     lockstep = config.simulator.pace == "lockstep"
-    settings: dict[str, Any] = {"/app/asyncRendering": False, "/omni/replicator/asyncRendering": False}
+    renderer = ("/app/asyncRendering", "/omni/replicator/asyncRendering", THROTTLING)
+    settings: dict[str, Any] = dict.fromkeys(renderer, False)
     # Read when the renderer starts: without it no LiDAR says what its returns hit.
     settings[STABLE_IDS] = True
     if lockstep:

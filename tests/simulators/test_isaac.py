@@ -1,5 +1,6 @@
 """The simulator in Isaac Sim's doubles: every version, every trap, and what breaks when one is moved."""
 
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -332,6 +333,53 @@ def test_lockstep_needs_the_zero_delay_settings(folder):
         simulator, scene = made(folder)
         with pytest.raises(ConfigurationError, match="asyncRendering"):
             simulator.open(scene)
+
+
+@pytest.mark.parametrize("path", ("/omni/replicator/asyncRendering", "/exts/isaacsim.core.throttling/enable_async"))
+def test_lockstep_is_refused_where_rendering_would_not_wait_for_long(folder, path):
+    """Also while the timeline plays, when the full application has turned asynchronous rendering off for a while."""
+    with install("6.0", waiting(settings={path: True})) as double:
+        simulator, scene = made(folder)
+        double.world.open_stage(str(scene))
+        double.world.pending = True
+        double.world.update()
+        assert not double.world.settings["/app/asyncRendering"]
+        with pytest.raises(ConfigurationError, match=f"--{path}=false"):
+            simulator.open(scene)
+        made(folder, "simulator.pace=realtime")[0].open(scene)
+
+
+def test_rendering_that_stops_waiting_when_it_plays_is_told_as_the_reason(folder, monkeypatch):
+    from saccade.simulators import isaac
+
+    monkeypatch.setattr(isaac, "MAX_SETTLING", 16)
+    with install("6.0", waiting()) as double:
+        world = double.world
+
+        def begins(_event):
+            if world.playing:
+                world.settings["/app/asyncRendering"] = True
+
+        world.observers.append(("update", 0, begins))
+        simulator, scene = made(folder)
+        with pytest.raises(ConfigurationError, match="--/app/asyncRendering=false"):
+            simulator.open(scene)
+        simulator.close()
+
+
+def test_the_full_applications_throttle(folder):
+    """Negative control of the two above: what the double does where that setting is on."""
+    with install("6.0", waiting(settings={"/exts/isaacsim.core.throttling/enable_async": True})) as double:
+        world, timeline = double.world, importlib.import_module("omni.timeline").get_timeline_interface()
+        seen = [world.settings["/app/asyncRendering"]]
+        timeline.play()
+        timeline.commit()
+        seen.append(world.settings["/app/asyncRendering"])
+        timeline.pause()
+        for _ in range(10):
+            seen.append(world.settings["/app/asyncRendering"])
+            world.update()
+        assert seen == [True] + 11 * [False] and world.settings["/app/asyncRendering"]
 
 
 def test_small_cameras_are_refused_where_the_upscaler_resizes_them(folder):

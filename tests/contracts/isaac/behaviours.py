@@ -169,7 +169,7 @@ class _Timeline:
         self._world.pending = False
 
     def pause(self):
-        self._world.playing = False
+        self._world.pause()
 
     def commit(self):
         self._world.commit()

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+THROTTLING = "/exts/isaacsim.core.throttling/enable_async"
+THROTTLE_DELAY = 10
+"""Updates after a stop or a pause until asynchronous rendering comes back."""
+
 
 @dataclass
 class Behaviour:
@@ -76,6 +80,7 @@ class World:
             "/app/asyncRendering": False,
             "/omni/replicator/asyncRendering": False,
             "/app/hydraEngine/waitIdle": False,
+            THROTTLING: False,
             "/rtx/hydra/supportMultiTickRate": self.major >= 6,
             "/renderer/multiGpu/enabled": False,
             "/renderer/activeGpu": -1,
@@ -83,6 +88,9 @@ class World:
             **behaviour.settings,
             **(settings or {}),
         }
+        self.throttled_in: int | None = None
+        """Updates until asynchronous rendering comes back."""
+        self._throttle(playing=False, now=True)
         self.log: list[str] = []
         """Qualified names of all calls, in order."""
         self.events: list[str] = []
@@ -136,6 +144,10 @@ class World:
         if self.ended is not None:
             raise ProcessEnded(self.ended)
         self.updates += 1
+        if self.throttled_in is not None:
+            self.throttled_in -= 1
+            if self.throttled_in <= 0:
+                self._throttle(playing=False, now=True)
         self._emit("preUpdate")
         if self.loading:
             self.loading -= 1
@@ -184,7 +196,21 @@ class World:
             if self.physics is not None:
                 self.physics.reset()
         self.playing = wanted
+        self._throttle(playing=wanted)
         self.events.append("play" if wanted else "stop")
+
+    def pause(self) -> None:
+        """Lets time stand still at once."""
+        self.playing = False
+        self._throttle(playing=False)
+
+    def _throttle(self, *, playing: bool, now: bool = False) -> None:
+        """What ``isaacsim.core.throttling`` does with asynchronous rendering where it is told to."""
+        if not self.settings.get(THROTTLING):
+            return
+        if playing or now:
+            self.settings["/app/asyncRendering"] = not playing
+        self.throttled_in = None if playing or now else THROTTLE_DELAY
 
     def open_stage(self, path: str) -> bool:
         """Opens a file; a missing one is reported by the returned flag only."""

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from saccade.simulators.isaac_versions import Release
 
 if TYPE_CHECKING:
     from saccade.simulators.isaac_scene import IsaacScene
+    from saccade.simulators.isaac_walk import Moment
 
 SETTLED = 5
 """Deliveries in a row that have to show the state just simulated before a lockstep run begins."""
@@ -34,18 +34,6 @@ HISTORY = 4096
 """Steps whose poses are kept for the ground truth of frames that show an earlier state."""
 END_OF_TIME = 1.0e6  # of the timeline [s]
 NOT_CAPTURABLE = "Isaac Sim renders outside of any graph of ours"
-
-
-@dataclass(slots=True)
-class _Moment:
-    """Where the humanoid was."""
-
-    sim_time: float
-    x: float
-    y: float
-    z: float
-    yaw: float
-    heading: float
 
 
 class IsaacSimulator:
@@ -137,7 +125,7 @@ class IsaacSimulator:
 
         self.close()
         config = self._config.simulator
-        checks.check_settings(self._kit.settings(), self._config, self.device)
+        self._check_settings()
         checks.check_sensors(self._config, self.release)
         self._missing_extensions = [name for name in self._extensions if not self._kit.enable_extension(name)]
         path = scene if is_url(str(scene)) else Path(scene)
@@ -156,7 +144,7 @@ class IsaacSimulator:
         self._boxes = CorridorBoxes(self._scene.stage, self._scene.labels, humanoid.bodies, humanoid.floor_height)
         self.state = SimState()
         self._steps = 0
-        self._history: deque[_Moment] = deque(maxlen=HISTORY)
+        self._history: deque[Moment] = deque(maxlen=HISTORY)
         self._clock = EpochClock()
         self._set_times(config.step, physics_time_step(config.step, config.substeps))
         self._kit.set_timeline_end(END_OF_TIME)
@@ -169,6 +157,7 @@ class IsaacSimulator:
         self._walk.bind(self._adapter.bind_articulation(humanoid.articulation))
         self._adapter.start_callbacks(self._before_physics, self._after_physics)
         yield from self._settle()
+        self._check_settings()
         return self.state
 
     def step(self, command: Command | None) -> SimState:
@@ -326,6 +315,10 @@ class IsaacSimulator:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    def _check_settings(self) -> None:
+        """Before anything is opened, and again when it plays: an application may change them with its timeline."""
+        checks.check_settings(self._kit.settings(), self._config, self.device)
+
     def _warnings(self, settings: Mapping[str, Any]) -> list[str]:
         streams = {name: box.stream for name, box in self._inboxes.items()}
         return checks.warnings_of(self._config, self.release, settings, self._missing_extensions, streams)
@@ -456,6 +449,7 @@ class IsaacSimulator:
             if not waiting:
                 break
         else:
+            self._check_settings()
             listed = "; ".join(f"{name}: {self._inboxes[name].counters.as_dict()}" for name in waiting)
             raise ConfigurationError(
                 f"after {MAX_SETTLING} updates these sensors had not delivered {needed} frames of the newest state "
@@ -473,14 +467,12 @@ class IsaacSimulator:
         state.velocity, state.yaw_rate = (base.forward, base.left), base.yaw_rate
         state.distance = base.distance
         state.contacts = list(self._contacts.onsets)
-        self._history.append(
-            _Moment(state.sim_time, base.x, base.y, self._walk.height, base.yaw, base.motion_heading())
-        )
+        self._history.append(self._walk.moment(state.sim_time))
 
-    def _moment(self, sim_time: float) -> _Moment:
+    def _moment(self, sim_time: float) -> Moment:
         return min(reversed(self._history), key=lambda moment: abs(moment.sim_time - sim_time))
 
-    def _clearance(self, stream: Any, frame: Frame, moment: _Moment) -> list[float]:
+    def _clearance(self, stream: Any, frame: Frame, moment: Moment) -> list[float]:
         from saccade.simulators.isaac_truth import clearance_of
 
         assert self._scene is not None

@@ -7,7 +7,15 @@ from typing import Any
 
 from saccade.config import CameraConfig, RunConfig
 from saccade.errors import ConfigurationError
-from saccade.simulators.isaac_versions import SMALL_SIDE, STABLE_IDS, Release
+from saccade.simulators.isaac_versions import SMALL_SIDE, STABLE_IDS, THROTTLING, Release
+
+WAITING = (
+    ("/app/hydraEngine/waitIdle", True),
+    ("/app/asyncRendering", False),
+    ("/omni/replicator/asyncRendering", False),
+    (THROTTLING, False),
+)
+"""Settings with which every update waits for its own frames, and goes on doing so after a stop or a pause."""
 
 
 def check_settings(settings: Mapping[str, Any], config: RunConfig, device: str) -> None:
@@ -22,16 +30,14 @@ def check_settings(settings: Mapping[str, Any], config: RunConfig, device: str) 
         ConfigurationError: They do not fit; the text says how to start.
     """
     if config.simulator.pace == "lockstep":
-        wrong = [
-            f"{path} is {settings[path]}, not {wanted}"
-            for path, wanted in (("/app/hydraEngine/waitIdle", True), ("/app/asyncRendering", False))
-            if bool(settings[path]) is not wanted
-        ]
+        wrong = [(path, wanted) for path, wanted in WAITING if bool(settings[path]) is not wanted]
         if wrong:
+            listed = " and ".join(f"{path} is {settings[path]}, not {wanted}" for path, wanted in wrong)
+            options = " ".join(f"--{path}={str(wanted).lower()}" for path, wanted in wrong)
             raise ConfigurationError(
-                f"simulator.pace: lockstep needs the renderer to be waited for, and {' and '.join(wrong)}: start with "
-                f"the experience isaacsim.exp.base.zero_delay.kit (scripts/isaac_validate.py does), or use "
-                f"simulator.pace: realtime"
+                f"simulator.pace: lockstep needs the renderer to be waited for, and {listed}: start with the "
+                f"experience isaacsim.exp.base.zero_delay.kit (scripts/isaac_validate.py does), or with "
+                f"--/app/updateOrder/checkForHydraRenderComplete=1000 {options}, or use simulator.pace: realtime"
             )
     active = settings["/renderer/activeGpu"]
     ordinal = int(device.partition(":")[2] or 0)

@@ -15,7 +15,7 @@ import warp as wp
 from isaacsim.core.version import get_version
 
 from saccade.simulators.isaac_sensors import Request
-from saccade.simulators.isaac_versions import STABLE_IDS, Release, release_of
+from saccade.simulators.isaac_versions import STABLE_IDS, THROTTLING, Release, release_of
 
 WRITER = "SaccadeFrameWriter"
 """The name of the class below: Replicator knows a writer by it."""
@@ -26,6 +26,7 @@ SETTINGS = (
     "/app/asyncRendering",
     "/app/asyncRenderingLowLatency",
     "/omni/replicator/asyncRendering",
+    THROTTLING,
     "/rtx/hydra/supportMultiTickRate",
     "/app/runLoops/main/manualModeEnabled",
     "/renderer/multiGpu/enabled",

@@ -16,6 +16,9 @@ SMALL_SIDE = 300
 STABLE_IDS = "/rtx-transient/stableIds/enabled"
 """Setting that the renderer reads when it starts: only then its LiDARs say which prim a return came from."""
 
+THROTTLING = "/exts/isaacsim.core.throttling/enable_async"
+"""Setting that the full application has on: asynchronous rendering then comes back with every stop and pause."""
+
 ZERO_DELAY_EXPERIENCE = "isaacsim.exp.base.zero_delay.kit"
 PYTHON_EXPERIENCE = "isaacsim.exp.base.python.kit"
 
