@@ -67,6 +67,7 @@ def test_lockstep_gives_every_sensor_s_frame_of_every_state(folder, version):
         assert not world.products and not world.physics_callbacks and not world.contact_listeners
         assert not [line for line in world.log_lines if line[0] in ("warn", "error")]
         assert not world.playing
+        assert list(world.writers) == (["SaccadeFrameWriter"] if version[0] == "5" else [])
         assert not [p for p in world.stage.Traverse() if p.GetName().startswith("saccade_")]
 
 

@@ -307,6 +307,7 @@ class IsaacSimulator:
             self._adapter.stop_contacts()
             self._kit.stop()
             self._adapter.close()
+            self._adapter.unregister_writer(self._kit.WRITER)
             remove_prims(self._scene.stage, self._prims)
             self._scene = None
         self._prims.clear()

@@ -126,6 +126,9 @@ class Adapter:
     def stop_contacts(self) -> None:
         """Nothing to do."""
 
+    def unregister_writer(self, name: str) -> None:
+        """Nothing to do: no way was read in 5.x to take a writer out of the registry; the next one takes its place."""
+
     def create_lidar(
         self,
         parent: str,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import omni.replicator.core as rep
 from isaacsim.core.experimental.prims import Articulation
 from isaacsim.core.experimental.utils.stage import is_stage_loading, open_stage
 from isaacsim.core.rendering_manager import RenderingManager
@@ -126,6 +127,10 @@ class Adapter:
     def stop_contacts(self) -> None:
         """Listens no more."""
         self._subscription = None
+
+    def unregister_writer(self, name: str) -> None:
+        """Takes a writer out of Replicator's registry, where its class would outlive the extension."""
+        rep.WriterRegistry.unregister_writer(name)
 
     def create_lidar(
         self,
