@@ -56,19 +56,19 @@ def run(arguments: argparse.Namespace) -> tuple[int, str]:
         # Nothing of these imports Warp or USD: inside Isaac Sim both are Kit's, and come with it.
         from saccade.configuration import load_configuration
         from saccade.errors import SaccadeError
+        from saccade.simulators.isaac_checks import isaac_overrides
         from saccade.simulators.isaac_versions import release_of
     except ImportError as error:
         return USAGE, f"{error}: install what is missing with  ./python.sh -m pip install '{error.name}'"
-    overrides = ["simulator.backend=isaac", *arguments.overrides]
+    names = ("frames", "name", "seed", "device")
+    options = {name: getattr(arguments, name) for name in names}
     try:
-        loaded = load_configuration(
-            arguments.configuration,
-            overrides=overrides,
-            frames=arguments.frames,
-            name=arguments.name,
-            seed=arguments.seed,
-            device=arguments.device,
-        )
+        loaded = load_configuration(arguments.configuration, overrides=arguments.overrides, **options)
+        if loaded.config.simulator.backend != "isaac":
+            changes = isaac_overrides(loaded.config)
+            print(f"not written for Isaac Sim, so: --set {' --set '.join(changes)}", flush=True)
+            overrides = [*arguments.overrides, *changes]
+            loaded = load_configuration(arguments.configuration, overrides=overrides, **options)
         _release = release_of(installed_version())
     except SaccadeError as error:
         return USAGE, str(error)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from saccade.configuration import load_configuration
 from saccade.errors import DependencyError
 from saccade.simulators.isaac_versions import SUPPORTED, core_api, release_of
 
@@ -36,6 +37,26 @@ def test_core_api_by_version():
         "isaacsim.core.api",
         "isaacsim.core.api",
         "isaacsim.core.experimental",
+    ]
+
+
+def test_a_configuration_for_another_simulator_is_rendered_larger_with_the_same_view():
+    from saccade.simulators.isaac_checks import isaac_overrides
+
+    loaded = load_configuration("warehouse", overrides=["sensors.head_camera.height=168"])
+    changes = isaac_overrides(loaded.config)
+    assert changes == [
+        "simulator.backend=isaac",
+        "sensors.head_camera.width=448",
+        "sensors.head_camera.height=336",
+    ]
+    config = load_configuration("warehouse", overrides=changes).config
+    assert isaac_overrides(config) == ["simulator.backend=isaac"]
+    focal = ["sensors.head_camera.focal=[100, 110]", "sensors.head_camera.principal=[112.5, 100]"]
+    config = load_configuration("warehouse", overrides=focal).config
+    assert isaac_overrides(config)[-2:] == [
+        "sensors.head_camera.focal=[200.0, 220.0]",
+        "sensors.head_camera.principal=[225.0, 200.0]",
     ]
 
 

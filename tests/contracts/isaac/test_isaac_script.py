@@ -83,6 +83,20 @@ def test_the_verdict_s_status_comes_through_python_sh(room, tmp_path, version):
     assert experience == str(root / "apps" / "isaacsim.exp.base.zero_delay.kit")
 
 
+def test_a_configuration_for_the_embedded_simulator_runs_with_larger_pictures(room, tmp_path):
+    """Its camera is one that the upscaler of 5.x and 6.0 would give in another size."""
+    (tmp_path / "small.yaml").write_text(
+        f"base: {room / 'run.yaml'}\nsimulator: {{backend: auto}}\nsensors: {{eye: {{width: 200, height: 160}}}}\n"
+    )
+    root = isaac(tmp_path / "isaac", "5.0.0")
+    ended = start(root, "small.yaml", "--frames", "2", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "sensors.eye.width=400 --set sensors.eye.height=320" in ended.stdout
+    run = json.loads((tmp_path / "runs" / "latest" / "run.json").read_text())
+    assert run["simulator"]["name"] == "isaac"
+    assert run["simulator"]["sensors"]["eye"]["intrinsics"]["width"] == 400
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ("5.0.0", "6.0.1", "6.1.0"))
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saccade.config import CameraConfig, RunConfig
 from saccade.errors import ConfigurationError
-from saccade.simulators.isaac_versions import SMALL_SIDE, STABLE_IDS, THROTTLING, Release
+from saccade.simulators.isaac_versions import RENDERED_SIDE, SMALL_SIDE, STABLE_IDS, THROTTLING, Release
 
 WAITING = (
     ("/app/hydraEngine/waitIdle", True),
@@ -63,6 +65,28 @@ def check_sensors(config: RunConfig, release: Release) -> None:
                 f"upscaler gives buffers of another size below {SMALL_SIDE} px: render at 320 px or more and give the "
                 f"network's input the size that it takes (networks.<name>.inputs.<tensor>.size)"
             )
+
+
+def isaac_overrides(config: RunConfig) -> list[str]:
+    """Returns what makes a configuration that was not written for Isaac Sim run in it, as ``--set`` has it.
+
+    Cameras below :data:`RENDERED_SIDE` are rendered larger by a whole factor, with the same view, in every release; the
+    networks' inputs scale the pictures down.
+
+    Args:
+        config: The run, for whatever simulator.
+    """
+    found = ["simulator.backend=isaac"]
+    for name, sensor in config.sensors.items():
+        if not isinstance(sensor, CameraConfig) or min(sensor.width, sensor.height) >= RENDERED_SIDE:
+            continue
+        factor = math.ceil(RENDERED_SIDE / min(sensor.width, sensor.height))
+        values: dict[str, Any] = {"width": factor * sensor.width, "height": factor * sensor.height}
+        for key, pair in (("focal", sensor.focal), ("principal", sensor.principal)):
+            if pair is not None:
+                values[key] = [factor * value for value in pair]
+        found += [f"sensors.{name}.{key}={json.dumps(value)}" for key, value in values.items()]
+    return found
 
 
 def no_labels_reason(release: Release, settings: Mapping[str, Any]) -> str:
