@@ -155,6 +155,46 @@ def test_ros_libraries_are_set_before_the_start(tmp_path, version, extension):
     assert "ros2.enabled=true" in ended.stdout
 
 
+DOCKER = """#!/bin/bash
+# Runs what the container would, with another folder as its /isaac-sim; what is not named with -e stays outside.
+[ "$1" = run ] || exit 9
+given=()
+while [ "$1" != -c ]; do [ "$1" != -e ] || given+=("$2"); shift; done
+for name in ROS_DISTRO RMW_IMPLEMENTATION ACCEPT_EULA; do
+  [[ " ${given[*]} " == *" $name "* ]] || unset "$name"
+done
+unset ISAAC_PATH LD_LIBRARY_PATH
+script="${2//\\/isaac-sim/$FAKE_ROOT}"; shift 2
+exec /bin/bash -c "$script" "$@"
+"""
+
+
+@pytest.mark.parametrize(("version", "extension"), [("5.1.0", "isaacsim.ros2.bridge"), ("6.0.1", "isaacsim.ros2.core")])
+@pytest.mark.parametrize("ros2", (True, False))
+def test_a_container_sets_its_own_ros_libraries(tmp_path, version, extension, ros2):
+    root = isaac(tmp_path / "isaac", version)
+    (root / "python.sh").write_text('#!/bin/sh\necho "$ISAAC_PATH $ROS_DISTRO $LD_LIBRARY_PATH $@"\nexit 1\n')
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "docker").write_text(DOCKER)
+    (tools / "docker").chmod(0o755)
+    ended = start(
+        None,
+        "isaac",
+        *(["--ros2"] if ros2 else []),
+        cwd=tmp_path,
+        PYTHONEXE="/bin/false",
+        ISAAC_IMAGE="isaac-sim:test",
+        ROS_DISTRO="jazzy",
+        FAKE_ROOT=str(root),
+        PATH=f"{tools}:{os.environ['PATH']}",
+    )
+    assert ended.returncode == 3 and f"Isaac Sim {version}-rc.7 in the container" in ended.stderr
+    libraries = f"{root}/exts/{extension}/jazzy/lib"
+    assert ended.stdout.startswith(f"{root} jazzy {libraries if ros2 else ''}"), ended.stdout + ended.stderr
+    assert ("ros2.enabled=true" in ended.stdout) == ros2 == (libraries in ended.stdout)
+
+
 def test_no_script_accepts_a_licence():
     for path in (*REPOSITORY.glob("scripts/*"), *REPOSITORY.glob("exts/saccade/saccade/simulators/isaac*.py")):
         if path.is_file():
