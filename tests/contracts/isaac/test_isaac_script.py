@@ -110,6 +110,21 @@ def test_every_status_of_every_version(room, tmp_path, version, overrides, statu
     assert ended.returncode == status, ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ("5.0.0", "5.1.0", "6.0.1", "6.1.0", "6.2.0"))
+def test_a_hundred_frames_from_the_start_of_the_process_to_its_end(room, tmp_path, version):
+    root = isaac(tmp_path / "isaac", version)
+    ended = start(root, str(room / "run.yaml"), "--frames", "100", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "PASS frames=100" in ended.stdout
+    run = json.loads((tmp_path / "runs" / "latest" / "run.json").read_text())
+    assert run["state"] == "finished" and run["simulator"]["stale_deliveries"] == 0
+    assert all(stream["deliveries"]["missing"] == 0 for stream in run["simulator"]["streams"].values())
+    lines = (tmp_path / "runs" / "latest" / "frames.jsonl").read_text().splitlines()
+    judged = [line for line in map(json.loads, lines) if line["kind"] == "frame" and line["phase"] == "judged"]
+    assert len({line["tick"] for line in judged}) == 100
+
+
 def test_wrong_usage_is_2_and_starts_nothing(room, tmp_path):
     root = isaac(tmp_path / "isaac", "6.0.1")
     ended = start(root, str(room / "run.yaml"), "--set", "run.framse=3", cwd=tmp_path)
