@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--experience", help="Kit file; default: the one without delay where the release has it")
     parser.add_argument("--gpu", type=int, default=0, help="GPU that renders and infers (default: 0)")
     arguments, for_kit = parser.parse_known_args()
+    if arguments.status_file is not None and not arguments.status_file.resolve().parent.is_dir():
+        parser.error(f"--status-file: there is no folder {arguments.status_file.resolve().parent}: make it first")
     # What Kit is to have stays; what is ours would confuse it.
     sys.argv = [sys.argv[0], *for_kit]
     status, words = run(arguments)

@@ -133,6 +133,12 @@ def test_wrong_usage_is_2_and_starts_nothing(room, tmp_path):
     assert start(root, cwd=tmp_path).returncode == 2
 
 
+def test_a_status_file_that_cannot_be_written_is_told_before_the_start(tmp_path):
+    script = [sys.executable, str(REPOSITORY / "scripts" / "isaac_validate.py"), "isaac", "--status-file"]
+    ended = subprocess.run([*script, str(tmp_path / "no" / "status")], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and "make it first" in ended.stderr and "Traceback" not in ended.stderr
+
+
 def test_an_old_release_is_refused_with_the_reason(room, tmp_path):
     root = isaac(tmp_path / "isaac", "4.2.0")
     ended = start(root, str(room / "run.yaml"), cwd=tmp_path)

@@ -15,7 +15,7 @@ from saccade.errors import ConfigurationError, DependencyError, SceneError
 from saccade.frame import Command, Frame, GroundTruth, SimState
 from saccade.paths import is_url
 from saccade.simulators import isaac_checks as checks
-from saccade.simulators.isaac_frames import EpochClock, physics_time_step
+from saccade.simulators.isaac_frames import EpochClock, finish_reading, physics_time_step
 from saccade.simulators.isaac_inbox import Inbox
 from saccade.simulators.isaac_versions import Release
 
@@ -182,6 +182,8 @@ class IsaacSimulator:
         """Hands over the command for the next step, for who leaves the update to the application."""
         if command is not None:
             self._walk.accept(command)
+        if self._lockstep:
+            finish_reading(self.device)
         self._steps += 1
         self._begun = True
         self._begin_update()
