@@ -115,6 +115,8 @@ def launch_of(config: Any, release: Any, gpu: int, experience: str | None) -> tu
     lockstep = config.simulator.pace == "lockstep"
     renderer = ("/app/asyncRendering", "/omni/replicator/asyncRendering", THROTTLING)
     settings: dict[str, Any] = dict.fromkeys(renderer, False)
+    # An application without a display may have omni.ui all the same: nothing is drawn beside a measurement.
+    settings["/exts/saccade/window"] = False
     # Read when the renderer starts: without it no LiDAR says what its returns hit.
     settings[STABLE_IDS] = True
     if lockstep:

@@ -78,6 +78,7 @@ def test_the_verdict_s_status_comes_through_python_sh(room, tmp_path, version):
     launch, experience = json.loads(note.read_text())
     assert launch["headless"] and launch["multi_gpu"] is False
     assert "--/app/hydraEngine/waitIdle=true" in launch["extra_args"]
+    assert "--/exts/saccade/window=false" in launch["extra_args"]
     assert "--/exts/isaacsim.core.throttling/enable_async=false" in launch["extra_args"]
     assert "--/rtx-transient/stableIds/enabled=true" in launch["extra_args"]
     assert experience == str(root / "apps" / "isaacsim.exp.base.zero_delay.kit")
