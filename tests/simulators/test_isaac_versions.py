@@ -60,6 +60,20 @@ def test_a_configuration_for_another_simulator_is_rendered_larger_with_the_same_
     ]
 
 
+def test_a_rotation_that_takes_more_than_an_update_is_told():
+    from saccade.simulators.isaac_checks import warnings_of
+
+    def told(*overrides):
+        config = load_configuration("isaac", overrides=overrides).config
+        settings = {"/renderer/multiGpu/enabled": False}
+        return [note for note in warnings_of(config, release_of("6.0.1"), settings, (), {}) if "rotation" in note]
+
+    assert not told()
+    (note,) = told("simulator.step=0.02")
+    assert "sensors.lidar: a rotation takes 0.1 s and an update 0.02 s" in note and "simulator.step: 0.1" in note
+    assert not told("sensors.lidar.rate=20", "simulator.step=0.05") and told("sensors.lidar.rate=5")
+
+
 def test_what_differs():
     five, early, late = (release_of(v) for v in ("5.1.0", "6.0.1", "6.1.0"))
     assert (five.lidar_on_device, early.lidar_on_device) == (True, False)

@@ -128,6 +128,13 @@ def warnings_of(
         noise = sensor.noise.model_dump()
         if any(noise[key] != (1.0 if key == "exposure" else 0.0) for key in noise):
             notes.append(f"sensors.{name}.noise belongs to the embedded simulator's sensors and is not added here")
+        period = 1.0 / sensor.rate
+        if sensor.kind == "lidar" and not math.isclose(period, config.simulator.step):
+            notes.append(
+                f"sensors.{name}: a rotation takes {period:g} s and an update {config.simulator.step:g} s: the returns "
+                f"of a frame may be up to {period:g} s older than its time; with simulator.step: {period:g} every "
+                f"update completes a rotation"
+            )
     for name, stream in streams.items():
         if reason := getattr(stream, "no_labels_reason", ""):
             notes.append(f"sensors.{name}: returns have no labels, and the LiDAR's accuracy is absent: {reason}")
