@@ -459,6 +459,32 @@ def test_an_application_that_updates_by_itself_opens_and_steps_it(folder):
         simulator.close()
 
 
+@pytest.mark.parametrize(("version", "own_rate"), [("5.1", 24.0), ("6.0", None)])
+def test_an_open_stage_has_its_times_back_after_the_run(folder, version, own_rate):
+    """Its root layer's rate, the timeline's end, and the application's steps are its user's."""
+
+    def times(world):
+        layer = world.stage.GetRootLayer()
+        own = layer.timeCodesPerSecond if layer.HasTimeCodesPerSecond() else None
+        return own, world.end_time, world.rendering_dt, world.physics_dt
+
+    with install(version, waiting()) as double:
+        simulator, scene = made(folder, attach=True)
+        assert double.world.open_stage(str(scene))
+        layer = double.world.stage.GetRootLayer()
+        layer.ClearTimeCodesPerSecond()
+        if own_rate is not None:
+            layer.timeCodesPerSecond = own_rate
+        before = times(double.world)
+        assert before[0] == own_rate
+        simulator.open(scene)
+        simulator.step(None)
+        during = times(double.world)
+        assert all(one != other for one, other in zip(before, during, strict=True))
+        simulator.close()
+        assert times(double.world) == (own_rate, *(pytest.approx(value) for value in before[1:]))
+
+
 def test_an_open_stage_is_used_as_it_is(folder):
     with install("6.0", waiting()) as double:
         simulator, scene = made(folder, attach=True)

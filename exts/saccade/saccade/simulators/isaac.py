@@ -52,7 +52,8 @@ class IsaacSimulator:
         device: ``"cpu"`` or ``"cuda:N"``: where engines and sensors' buffers are.
         progress: Called with what is being done while the scene loads.
         attach: Whether the stage that is open is used as it is, instead of the configured scene being opened. Setting
-            the times then writes ``timeCodesPerSecond`` of its root layer, which changes the pace of its animation.
+            the times then writes ``timeCodesPerSecond`` of its root layer, which changes the pace of its animation
+            until :meth:`close`.
 
     Raises:
         DependencyError: This Python is not Isaac Sim's, or the release is not supported.
@@ -75,6 +76,7 @@ class IsaacSimulator:
         self.device = device
         self._attach = attach
         self._begun = False
+        self._before: tuple[Any, Any] | None = None  # times of the application and its stage, as they were
         self._physics_before = 0
         self.route: list[tuple[float, float]] = []
         """Waypoints that the scene names, in the world [m]."""
@@ -146,6 +148,7 @@ class IsaacSimulator:
         self._steps = 0
         self._history: deque[Moment] = deque(maxlen=HISTORY)
         self._clock = EpochClock()
+        self._before = (self._adapter.times(), self._kit.times()) if self._attach else None
         self._set_times(config.step, physics_time_step(config.step, config.substeps))
         self._kit.set_timeline_end(END_OF_TIME)
         self._progress("attaching sensors")
@@ -308,6 +311,9 @@ class IsaacSimulator:
             self._adapter.stop_callbacks()
             self._adapter.stop_contacts()
             self._kit.stop()
+            if self._before is not None and self._kit.current_stage() == self._scene.stage:
+                self._adapter.restore_times(self._before[0])
+                self._kit.restore_times(self._before[1])
             self._adapter.close()
             self._adapter.unregister_writer(self._kit.WRITER)
             remove_prims(self._scene.stage, self._prims)

@@ -67,6 +67,15 @@ class Adapter:
         SimulationManager.setup_simulation(dt=physics)
         RenderingManager.set_dt(rendering)
 
+    def times(self) -> tuple[float, float]:
+        """Returns the simulated times of one physics step and of one update [s], to be put back."""
+        return float(SimulationManager.get_physics_dt()), float(RenderingManager.get_dt())
+
+    def restore_times(self, before: tuple[float, float]) -> None:
+        """Puts back what :meth:`times` returned."""
+        physics, rendering = before
+        self.set_times(rendering, physics)
+
     def close(self) -> None:
         """Lets go of the prims."""
         self._lidars.clear()

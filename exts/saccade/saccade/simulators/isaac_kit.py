@@ -199,6 +199,31 @@ def set_loop_times(rendering: float) -> None:
     loop.set_manual_mode(True)
 
 
+def times() -> tuple[float | None, float, float]:
+    """Returns what setting the times changes: the root layer's own time codes per second (``None`` = it has none), the
+    timeline's, and the timeline's end [s].
+    """
+    layer = current_stage().GetRootLayer()
+    timeline = omni.timeline.get_timeline_interface()
+    own = layer.timeCodesPerSecond if layer.HasTimeCodesPerSecond() else None
+    return own, float(timeline.get_time_codes_per_seconds()), float(timeline.get_end_time())
+
+
+def restore_times(before: tuple[float | None, float, float]) -> None:
+    """Puts back what :func:`times` returned, and the run loop's step with it where the release's manager does not."""
+    own, rate, end = before
+    if installed_release().major < 6:
+        set_loop_times(1.0 / rate)
+    timeline = omni.timeline.get_timeline_interface()
+    timeline.set_time_codes_per_second(rate)
+    timeline.set_end_time(end)
+    layer = current_stage().GetRootLayer()
+    if own is None:
+        layer.ClearTimeCodesPerSecond()
+    else:
+        layer.timeCodesPerSecond = own
+
+
 def enable_extension(name: str) -> bool:
     """Enables an extension and says whether it is enabled; it may still have shut itself down."""
     manager = omni.kit.app.get_app().get_extension_manager()
