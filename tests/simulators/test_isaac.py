@@ -459,6 +459,27 @@ def test_an_application_that_updates_by_itself_opens_and_steps_it(folder):
         simulator.close()
 
 
+def test_an_open_stage_says_afterwards_what_it_said_before(folder):
+    """Links bear no weight and report contacts for the run, and no longer; also where it cannot begin."""
+    with install("6.0", waiting()) as double:
+        simulator, scene = made(folder, attach=True)
+        assert double.world.open_stage(str(scene))
+        stage = double.world.stage
+        before = stage.Flatten().ExportToString()
+        simulator.open(scene)
+        body = stage.GetPrimAtPath(simulator._scene.humanoid.bodies[0])
+        assert body.GetAttribute("physxRigidBody:disableGravity").Get() is True
+        assert "PhysxContactReportAPI" in body.GetPrimTypeInfo().GetAppliedAPISchemas()
+        assert stage.Flatten().ExportToString() != before
+        simulator.close()
+        assert double.world.stage is stage and stage.Flatten().ExportToString() == before
+        broken, _ = made(folder, "sensors.eye.prim=nowhere", attach=True)
+        with pytest.raises(SaccadeError, match="nowhere"):
+            broken.open(scene)
+        broken.close()
+        assert stage.Flatten().ExportToString() == before
+
+
 @pytest.mark.parametrize(("version", "own_rate"), [("5.1", 24.0), ("6.0", None)])
 def test_an_open_stage_has_its_times_back_after_the_run(folder, version, own_rate):
     """Its root layer's rate, the timeline's end, and the application's steps are its user's."""

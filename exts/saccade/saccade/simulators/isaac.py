@@ -306,8 +306,6 @@ class IsaacSimulator:
         for inbox in self._inboxes.values():
             inbox.close()
         if self._scene is not None:
-            from saccade.simulators.isaac_scene import remove_prims
-
             self._adapter.stop_callbacks()
             self._adapter.stop_contacts()
             self._kit.stop()
@@ -316,7 +314,7 @@ class IsaacSimulator:
                 self._kit.restore_times(self._before[1])
             self._adapter.close()
             self._adapter.unregister_writer(self._kit.WRITER)
-            remove_prims(self._scene.stage, self._prims)
+            self._scene.restore(self._prims)
             self._scene = None
         self._prims.clear()
         self._inboxes.clear()
