@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--experience", help="Kit file; default: the one without delay where the release has it")
     parser.add_argument("--gpu", type=int, default=0, help="GPU that renders and infers (default: 0)")
     arguments, for_kit = parser.parse_known_args()
+    if arguments.status_file is not None and not arguments.status_file.resolve().parent.is_dir():
+        parser.error(f"--status-file: there is no folder {arguments.status_file.resolve().parent}: make it first")
     # What Kit is to have stays; what is ours would confuse it.
     sys.argv = [sys.argv[0], *for_kit]
     status, words = run(arguments)
@@ -56,19 +58,19 @@ def run(arguments: argparse.Namespace) -> tuple[int, str]:
         # Nothing of these imports Warp or USD: inside Isaac Sim both are Kit's, and come with it.
         from saccade.configuration import load_configuration
         from saccade.errors import SaccadeError
+        from saccade.simulators.isaac_checks import isaac_overrides
         from saccade.simulators.isaac_versions import release_of
     except ImportError as error:
         return USAGE, f"{error}: install what is missing with  ./python.sh -m pip install '{error.name}'"
-    overrides = ["simulator.backend=isaac", *arguments.overrides]
+    names = ("frames", "name", "seed", "device")
+    options = {name: getattr(arguments, name) for name in names}
     try:
-        loaded = load_configuration(
-            arguments.configuration,
-            overrides=overrides,
-            frames=arguments.frames,
-            name=arguments.name,
-            seed=arguments.seed,
-            device=arguments.device,
-        )
+        loaded = load_configuration(arguments.configuration, overrides=arguments.overrides, **options)
+        if loaded.config.simulator.backend != "isaac":
+            changes = isaac_overrides(loaded.config)
+            print(f"not written for Isaac Sim, so: --set {' --set '.join(changes)}", flush=True)
+            overrides = [*arguments.overrides, *changes]
+            loaded = load_configuration(arguments.configuration, overrides=overrides, **options)
         _release = release_of(installed_version())
     except SaccadeError as error:
         return USAGE, str(error)
@@ -108,10 +110,13 @@ def installed_version() -> str:
 
 def launch_of(config: Any, release: Any, gpu: int, experience: str | None) -> tuple[dict[str, Any], str]:
     """Returns what SimulationApp is started with: launch configuration and experience file."""
-    from saccade.simulators.isaac_versions import PYTHON_EXPERIENCE, STABLE_IDS, ZERO_DELAY_EXPERIENCE
+    from saccade.simulators.isaac_versions import PYTHON_EXPERIENCE, STABLE_IDS, THROTTLING, ZERO_DELAY_EXPERIENCE
 
     lockstep = config.simulator.pace == "lockstep"
-    settings: dict[str, Any] = {"/app/asyncRendering": False, "/omni/replicator/asyncRendering": False}
+    renderer = ("/app/asyncRendering", "/omni/replicator/asyncRendering", THROTTLING)
+    settings: dict[str, Any] = dict.fromkeys(renderer, False)
+    # An application without a display may have omni.ui all the same: nothing is drawn beside a measurement.
+    settings["/exts/saccade/window"] = False
     # Read when the renderer starts: without it no LiDAR says what its returns hit.
     settings[STABLE_IDS] = True
     if lockstep:

@@ -94,11 +94,19 @@ elif python="${PYTHONEXE:-$(command -v python3 || true)}" && [ -n "$python" ] &&
   "$python" "$script" --status-file "$status_file" "${arguments[@]}" || code=$?
 elif [ -n "${ISAAC_IMAGE:-}" ] && command -v docker >/dev/null; then
   say "Isaac Sim in the container $ISAAC_IMAGE"
+  # Its version and its ROS 2 libraries are only known inside: what sets them goes in as it stands here.
+  inside="$(declare -f say version_in set_ros2)"
+  inside+='
+folder=/isaac-sim; version="$(version_in "$folder")"; say "Isaac Sim $version in the container"
+[ "$0" != ros2 ] || set_ros2 "$folder" "$version"
+ISAAC_PATH="$folder" exec "$folder/python.sh" "$@"'
+  name=python.sh
+  [ "$ros2" -eq 0 ] || name=ros2
   # ACCEPT_EULA and PRIVACY_CONSENT are handed on as you set them, and only then.
   docker run --rm --gpus all --network host --entrypoint /bin/bash \
     -e ACCEPT_EULA -e PRIVACY_CONSENT -e ROS_DISTRO -e RMW_IMPLEMENTATION \
     -v "$here:$here" -v "$PWD:$PWD" -v "$status_folder:$status_folder" -w "$PWD" "$ISAAC_IMAGE" \
-    -c 'ISAAC_PATH=/isaac-sim exec /isaac-sim/python.sh "$@"' python.sh \
+    -c "$inside" "$name" \
     "$script" --status-file "$status_file" "${arguments[@]}" || code=$?
 else
   say "no Isaac Sim found. Set ISAAC_PATH to its folder (the one with python.sh), activate the environment into which it" \

@@ -25,9 +25,9 @@ fi
 
 checkout=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 out=$(mktemp -d "${TMPDIR:-/tmp}/saccade-tests-XXXXXX")
-folders=""
+set -- --empty --enable omni.kit.test
 for folder in apps exts extscache extsDeprecated; do
-    [ -d "$root/$folder" ] && folders="$folders --ext-folder $root/$folder"
+    if [ -d "$root/$folder" ]; then set -- "$@" --ext-folder "$root/$folder"; fi
 done
 experience="$root/apps/isaacsim.exp.base.zero_delay.kit"
 [ -f "$experience" ] || experience="$root/apps/isaacsim.exp.base.kit"
@@ -36,8 +36,7 @@ echo "Experience: $experience"
 echo "Results:    $out"
 
 # The test's own process gets the experience as its arguments, so that RTX and physics are there.
-# shellcheck disable=SC2086 # the folders are several words on purpose
-set -- --empty --enable omni.kit.test $folders --ext-folder "$checkout/exts" \
+set -- "$@" --ext-folder "$checkout/exts" \
     --/exts/omni.kit.test/testExts/0=saccade \
     --/exts/omni.kit.test/testExtApp="$experience" \
     --/exts/omni.kit.test/testExtOutputPath="$out" \

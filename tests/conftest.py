@@ -1,4 +1,4 @@
-"""What all tests share: Warp is set up before any runs, so that compiled kernels are reused; configuration files."""
+"""What all tests share: Warp set up before any runs, tests for a GPU skipped where there is none, and files."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from saccade.kernels.setup import prepare_warp
 
     prepare_warp()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test that needs a GPU where Warp finds none, before any of its fixtures is made."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    try:
+        import warp as wp
+    except ImportError:
+        pytest.skip("no CUDA device: Warp is not installed")
+    if not wp.is_cuda_available():
+        pytest.skip("no CUDA device")
 
 
 @pytest.fixture

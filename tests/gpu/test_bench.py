@@ -23,10 +23,6 @@ PROMISED = {
 @pytest.fixture(scope="module")
 def result():
     """One quick run of all groups."""
-    import warp as wp
-
-    if not wp.is_cuda_available():
-        pytest.skip("Warp finds no CUDA device")
     pytest.importorskip("tensorrt", exc_type=ImportError)
     pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
     from saccade.benchmark.suite import bench

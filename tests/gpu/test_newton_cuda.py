@@ -12,13 +12,9 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def walks():
     """Twenty decisions of the shipped warehouse on either device: pose, labels, depth, ranges and truth."""
-    import warp as wp
-
     from saccade.kernels.setup import prepare_warp
 
     prepare_warp()
-    if not wp.is_cuda_available():
-        pytest.skip("Warp finds no CUDA device")
     from saccade.simulators.newton import NewtonSimulator
 
     loaded = load_configuration("warehouse", overrides=["sensors.head_camera.noise={}", "sensors.lidar.noise={}"])

@@ -38,12 +38,6 @@ def marked(marks: Marks, cycles: int, values: wp.array(dtype=wp.float32)):
     mark_last(marks)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def device():
-    if not wp.is_cuda_available():
-        pytest.skip("Warp finds no CUDA device")
-
-
 def tick():
     """The timer's step, from paired samples."""
     clock = GpuClock(gpu_pair(DEVICE))

@@ -10,12 +10,6 @@ DEVICE = "cuda:0"
 SIZE = 1 << 24
 
 
-@pytest.fixture(autouse=True)
-def device():
-    if not wp.is_cuda_available():
-        pytest.skip("Warp finds no CUDA device")
-
-
 def test_the_next_frame_overwrites_nothing_that_is_still_copied():
     """Each copy has the value from before what was launched after it, and the bytes add up."""
     tap = Tap()

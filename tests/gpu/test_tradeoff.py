@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-import warp as wp
 import yaml
 from tests.end_to_end import configuration, make_folder, run_here
 
@@ -18,8 +17,6 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory) -> tuple[Path, Path]:
     """A configuration, and a run of it that was recorded on the CPU."""
-    if not wp.is_cuda_available():
-        pytest.skip("no CUDA device")
     pytest.importorskip("tensorrt")
     room = make_folder(tmp_path_factory.mktemp("room"))
     summary = run_here(room, tmp_path_factory.mktemp("runs"), "record.sensors=true", "run.warmup=10", frames=80)
@@ -149,8 +146,6 @@ def test_nothing_is_built_once_measuring_has_begun(recorded, tmp_path):
 
 
 def test_a_stream_multiplies_between_start_and_stop():
-    if not wp.is_cuda_available():
-        pytest.skip("no CUDA device")
     from saccade.validation.load_generator import load_from_kind
 
     with load_from_kind("stream", "cuda:0", workers=2) as load:

@@ -113,6 +113,8 @@ def leftovers(world):
         "windows": [widget for widget in world.widgets if type(widget).__name__ != "MenuItemDescription"],
         "show functions": dict(world.__dict__.get("show_window_functions", {})),
         "render products": list(world.products),
+        # No way was read in 5.x to take one out.
+        "writers": sorted(world.writers) if world.major >= 6 else [],
         "started": world.settings.get("/exts/saccade/started_by") or "",
     }
 

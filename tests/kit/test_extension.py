@@ -80,7 +80,7 @@ def test_a_whole_run_is_shown_and_kits_thread_never_builds_or_writes(version, tm
         plot = app.widgets("Plot")[-1]
         assert len(getattr(plot, "_values", plot._args[3:])) == 21
         pictures = {widget._image[1] for widget in app.widgets("ByteImageProvider")}
-        assert pictures == {(16, 16), (32, 4)}
+        assert pictures == {(320, 320), (32, 4)}  # the camera of 16 px is too small for Isaac Sim: rendered larger
         here = threading.get_ident()
         by_kind = {}
         for kind, thread in app.panel.threads:

@@ -83,6 +83,34 @@ def test_a_run_in_the_window(version, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_hundred_decisions_in_the_window_and_then_another_run(version, tmp_path):
+    """The second run of the same application begins anew; both end with a verdict, and nothing stays behind."""
+    path = configuration(tmp_path, 100)
+    with install(version, settings=settings(path, tmp_path)) as double:
+        app = Application(double, [])
+        app.enable()
+        app.rest()
+        app.drawn()
+        app.click("Start")
+        app.until_state("running", "failed")
+        app.updates(lambda: app.panel.state in ("done", "failed"), limit=400_000)
+        first = app.panel.view()
+        assert first.verdict == "pass" and first.decisions == 101, (first.reasons, first.log[-3:])
+        assert {row.name: row.frames for row in first.sensors if row.frames} == {"head_camera": 101, "lidar": 101}
+        app.panel.start()
+        app.updates(lambda: app.panel.view().decisions >= 3 or app.panel.state == "failed", limit=40_000)
+        second = app.panel.view()
+        assert second.decisions >= 3 and second.dropped == 0, second.log[-3:]
+        app.panel.stop()
+        app.updates(lambda: app.panel.state in ("done", "failed"), limit=40_000)
+        document = json.loads((Path(app.panel.view().directory) / "run.json").read_text())
+        assert document["simulator"]["streams"]["head_camera"]["deliveries"]["missing"] == 0
+        app.disable()
+        assert_nothing_left(app)
+
+
+@pytest.mark.slow
 def test_the_open_stage_is_measured_as_it_is(tmp_path):
     """Picked by its file, it is not opened anew, and what was put into it is taken back."""
     stage_file = ROOT / "scenes" / "corridor.usda"

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
+import subprocess
 import sys
 import unittest
+from pathlib import Path
 
 import pytest
 from tests.contracts.isaac.doubles import VERSIONS
 from tests.kit.application import application
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "test_in_isaac.sh"
 
 
 def run_cases(app):
@@ -51,6 +57,34 @@ def run_cases(app):
     result = unittest.TestResult()
     suite.run(result)
     return result
+
+
+def test_the_script_starts_kit_with_them(tmp_path):
+    """On a folder that looks like Isaac Sim; its status is Kit's own."""
+    root = tmp_path / "isaac sim"
+    for folder in ("kit", "apps", "exts", "extsDeprecated"):
+        (root / folder).mkdir(parents=True)
+    kit = root / "kit" / "kit"
+    kit.write_text('#!/bin/sh\nfor argument; do echo "<$argument>"; done\nexit 7\n')
+    kit.chmod(0o755)
+
+    def ran(*arguments):
+        plain = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
+        return subprocess.run([SCRIPT, *arguments], env=plain, capture_output=True, text=True, check=False)
+
+    ended = ran(str(root))
+    assert ended.returncode == 7
+    given = [line[1:-1] for line in ended.stdout.splitlines() if line.startswith("<")]
+    folders = [given[i + 1] for i, argument in enumerate(given) if argument == "--ext-folder"]
+    assert folders == [*(str(root / name) for name in ("apps", "exts", "extsDeprecated")), str(ROOT / "exts")]
+    assert "--/exts/omni.kit.test/testExts/0=saccade" in given
+    assert "--/exts/omni.kit.test/runTestsAndQuit=true" in given
+    assert f"--/exts/omni.kit.test/testExtApp={root}/apps/isaacsim.exp.base.kit" in given
+    (root / "apps" / "isaacsim.exp.base.zero_delay.kit").write_text("")
+    assert f"testExtApp={root}/apps/isaacsim.exp.base.zero_delay.kit" in ran(str(root)).stdout
+    for wrong, said in (((), "ISAAC_PATH"), ((str(tmp_path),), "is no Isaac Sim")):
+        ended = ran(*wrong)
+        assert ended.returncode == 2 and said in ended.stderr
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the stand-in for omni.kit.test uses asyncio.Runner")

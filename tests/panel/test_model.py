@@ -95,6 +95,16 @@ def test_in_an_application_stepping_is_on_its_thread_and_work_is_not(tmp_path, m
     assert panel.view().verdict == "pass"
 
 
+def test_in_an_application_cameras_are_rendered_as_large_as_isaac_sim_needs(tmp_path, panels):
+    """What the window has chosen when it opens was written for any simulator, with pictures of 224 px."""
+    panel = Panel(out=tmp_path / "runs", configuration="warehouse", application_stage=lambda: None)
+    panels.append(panel)
+    panel._loading.result(30)
+    config = panel._loaded.config
+    assert config.simulator.backend == "isaac"
+    assert (config.sensors["head_camera"].width, config.sensors["head_camera"].height) == (448, 448)
+
+
 def test_no_update_waits_for_work(tmp_path, monkeypatch, panels):
     """Loading that takes long holds up no update: the control is the same work done by the update itself."""
     from saccade.network import Network

@@ -1,5 +1,6 @@
 """The simulator in Isaac Sim's doubles: every version, every trap, and what breaks when one is moved."""
 
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,7 +67,23 @@ def test_lockstep_gives_every_sensor_s_frame_of_every_state(folder, version):
         assert not world.products and not world.physics_callbacks and not world.contact_listeners
         assert not [line for line in world.log_lines if line[0] in ("warn", "error")]
         assert not world.playing
+        assert list(world.writers) == (["SaccadeFrameWriter"] if version[0] == "5" else [])
         assert not [p for p in world.stage.Traverse() if p.GetName().startswith("saccade_")]
+
+
+@pytest.mark.parametrize("version", ("5.0", "6.2"))
+def test_a_second_run_in_the_same_application_starts_at_its_own_beginning(folder, version):
+    """After a stop the physics' time starts again; what a frame shows has to be in the same time."""
+    with install(version, waiting()):
+        found = []
+        for _ in range(2):
+            simulator = opened(folder)
+            found.append(walked(simulator, 3))
+            assert simulator.facts()["streams"]["eye"]["deliveries"]["missing"] == 0
+            simulator.close()
+        assert [frame[1:3] for frame in found[0]] == [frame[1:3] for frame in found[1]]
+        assert [frame[2] for frame in found[1] if frame[1] == "eye"] == [0, 1, 2, 3]
+        assert all(frame[0] == pytest.approx(frame[3], abs=1e-6) for frame in found[1])
 
 
 @pytest.mark.parametrize("version", ("5.0", "5.1", "6.2"))
@@ -319,6 +336,53 @@ def test_lockstep_needs_the_zero_delay_settings(folder):
             simulator.open(scene)
 
 
+@pytest.mark.parametrize("path", ("/omni/replicator/asyncRendering", "/exts/isaacsim.core.throttling/enable_async"))
+def test_lockstep_is_refused_where_rendering_would_not_wait_for_long(folder, path):
+    """Also while the timeline plays, when the full application has turned asynchronous rendering off for a while."""
+    with install("6.0", waiting(settings={path: True})) as double:
+        simulator, scene = made(folder)
+        double.world.open_stage(str(scene))
+        double.world.pending = True
+        double.world.update()
+        assert not double.world.settings["/app/asyncRendering"]
+        with pytest.raises(ConfigurationError, match=f"--{path}=false"):
+            simulator.open(scene)
+        made(folder, "simulator.pace=realtime")[0].open(scene)
+
+
+def test_rendering_that_stops_waiting_when_it_plays_is_told_as_the_reason(folder, monkeypatch):
+    from saccade.simulators import isaac
+
+    monkeypatch.setattr(isaac, "MAX_SETTLING", 16)
+    with install("6.0", waiting()) as double:
+        world = double.world
+
+        def begins(_event):
+            if world.playing:
+                world.settings["/app/asyncRendering"] = True
+
+        world.observers.append(("update", 0, begins))
+        simulator, scene = made(folder)
+        with pytest.raises(ConfigurationError, match="--/app/asyncRendering=false"):
+            simulator.open(scene)
+        simulator.close()
+
+
+def test_the_full_applications_throttle(folder):
+    """Negative control of the two above: what the double does where that setting is on."""
+    with install("6.0", waiting(settings={"/exts/isaacsim.core.throttling/enable_async": True})) as double:
+        world, timeline = double.world, importlib.import_module("omni.timeline").get_timeline_interface()
+        seen = [world.settings["/app/asyncRendering"]]
+        timeline.play()
+        timeline.commit()
+        seen.append(world.settings["/app/asyncRendering"])
+        timeline.pause()
+        for _ in range(10):
+            seen.append(world.settings["/app/asyncRendering"])
+            world.update()
+        assert seen == [True] + 11 * [False] and world.settings["/app/asyncRendering"]
+
+
 def test_small_cameras_are_refused_where_the_upscaler_resizes_them(folder):
     for version, refused in (("5.1", True), ("6.0", True), ("6.1", False)):
         with install(version, waiting()):
@@ -393,6 +457,53 @@ def test_an_application_that_updates_by_itself_opens_and_steps_it(folder):
         assert double.world.simulation_time == pytest.approx(before + 0.1)
         assert heard[:4] == [("eye", 1), ("lidar", 1), ("eye", 2), ("lidar", 2)]
         simulator.close()
+
+
+def test_an_open_stage_says_afterwards_what_it_said_before(folder):
+    """Links bear no weight and report contacts for the run, and no longer; also where it cannot begin."""
+    with install("6.0", waiting()) as double:
+        simulator, scene = made(folder, attach=True)
+        assert double.world.open_stage(str(scene))
+        stage = double.world.stage
+        before = stage.Flatten().ExportToString()
+        simulator.open(scene)
+        body = stage.GetPrimAtPath(simulator._scene.humanoid.bodies[0])
+        assert body.GetAttribute("physxRigidBody:disableGravity").Get() is True
+        assert "PhysxContactReportAPI" in body.GetPrimTypeInfo().GetAppliedAPISchemas()
+        assert stage.Flatten().ExportToString() != before
+        simulator.close()
+        assert double.world.stage is stage and stage.Flatten().ExportToString() == before
+        broken, _ = made(folder, "sensors.eye.prim=nowhere", attach=True)
+        with pytest.raises(SaccadeError, match="nowhere"):
+            broken.open(scene)
+        broken.close()
+        assert stage.Flatten().ExportToString() == before
+
+
+@pytest.mark.parametrize(("version", "own_rate"), [("5.1", 24.0), ("6.0", None)])
+def test_an_open_stage_has_its_times_back_after_the_run(folder, version, own_rate):
+    """Its root layer's rate, the timeline's end, and the application's steps are its user's."""
+
+    def times(world):
+        layer = world.stage.GetRootLayer()
+        own = layer.timeCodesPerSecond if layer.HasTimeCodesPerSecond() else None
+        return own, world.end_time, world.rendering_dt, world.physics_dt
+
+    with install(version, waiting()) as double:
+        simulator, scene = made(folder, attach=True)
+        assert double.world.open_stage(str(scene))
+        layer = double.world.stage.GetRootLayer()
+        layer.ClearTimeCodesPerSecond()
+        if own_rate is not None:
+            layer.timeCodesPerSecond = own_rate
+        before = times(double.world)
+        assert before[0] == own_rate
+        simulator.open(scene)
+        simulator.step(None)
+        during = times(double.world)
+        assert all(one != other for one, other in zip(before, during, strict=True))
+        simulator.close()
+        assert times(double.world) == (own_rate, *(pytest.approx(value) for value in before[1:]))
 
 
 def test_an_open_stage_is_used_as_it_is(folder):

@@ -169,7 +169,7 @@ class _Timeline:
         self._world.pending = False
 
     def pause(self):
-        self._world.playing = False
+        self._world.pause()
 
     def commit(self):
         self._world.commit()
@@ -185,6 +185,12 @@ class _Timeline:
 
     def set_end_time(self, seconds):
         self._world.end_time = seconds
+
+    def get_end_time(self):
+        return self._world.end_time
+
+    def get_time_codes_per_seconds(self):
+        return 1.0 / self._world.rendering_dt
 
     def set_time_codes_per_second(self, rate):
         self._world.set_rendering_dt(1.0 / rate)

@@ -101,8 +101,11 @@ class Product:
 
             now = (self.world.simulation_time, time.time() + self.world.clock_offset)
             simulation, system = now if picture is None or picture.times is None else picture.times
-            key = "simulationTime" if annotator._name == "IsaacReadSimulationTime" else "systemTime"
-            return {key: simulation if key == "simulationTime" else system}
+            if annotator._name == "IsaacReadSystemTime":
+                return {"systemTime": system}
+            # Goes on over a stop where nobody asks for the other one: the node's default was turned round with 6.0.
+            resets = annotator._inputs.get("resetOnStop", self.world.major >= 6)
+            return {"simulationTime": simulation if resets else simulation + self.world.stopped_time}
         if picture is None or picture.empty:
             return wp.empty(0, dtype=wp.uint8, device=self._device(annotator))
         return self._view(annotator, picture)

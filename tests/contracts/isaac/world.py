@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+THROTTLING = "/exts/isaacsim.core.throttling/enable_async"
+THROTTLE_DELAY = 10
+"""Updates after a stop or a pause until asynchronous rendering comes back."""
+
 
 @dataclass
 class Behaviour:
@@ -76,6 +80,7 @@ class World:
             "/app/asyncRendering": False,
             "/omni/replicator/asyncRendering": False,
             "/app/hydraEngine/waitIdle": False,
+            THROTTLING: False,
             "/rtx/hydra/supportMultiTickRate": self.major >= 6,
             "/renderer/multiGpu/enabled": False,
             "/renderer/activeGpu": -1,
@@ -83,6 +88,9 @@ class World:
             **behaviour.settings,
             **(settings or {}),
         }
+        self.throttled_in: int | None = None
+        """Updates until asynchronous rendering comes back."""
+        self._throttle(playing=False, now=True)
         self.log: list[str] = []
         """Qualified names of all calls, in order."""
         self.events: list[str] = []
@@ -119,6 +127,8 @@ class World:
         self.physics_dt = 1 / 60
         self.physics_steps = 0
         self.simulation_time = 0.0
+        self.stopped_time = 0.0
+        """Simulation time of what was stopped before [s]: what the time that goes on over a stop has more."""
         self.samples: dict[tuple[int, int], tuple[float, float]] = {}
         """Simulation and system time by reference time."""
         self.clock_offset = 0.0
@@ -134,6 +144,10 @@ class World:
         if self.ended is not None:
             raise ProcessEnded(self.ended)
         self.updates += 1
+        if self.throttled_in is not None:
+            self.throttled_in -= 1
+            if self.throttled_in <= 0:
+                self._throttle(playing=False, now=True)
         self._emit("preUpdate")
         if self.loading:
             self.loading -= 1
@@ -175,13 +189,28 @@ class World:
         if wanted and not self.playing:
             self._prepare_physics()
         if not wanted:
+            self.stopped_time += self.simulation_time
             self.time = self.simulation_time = 0.0
             self.physics_steps = 0
             self.samples.clear()
             if self.physics is not None:
                 self.physics.reset()
         self.playing = wanted
+        self._throttle(playing=wanted)
         self.events.append("play" if wanted else "stop")
+
+    def pause(self) -> None:
+        """Lets time stand still at once."""
+        self.playing = False
+        self._throttle(playing=False)
+
+    def _throttle(self, *, playing: bool, now: bool = False) -> None:
+        """What ``isaacsim.core.throttling`` does with asynchronous rendering where it is told to."""
+        if not self.settings.get(THROTTLING):
+            return
+        if playing or now:
+            self.settings["/app/asyncRendering"] = not playing
+        self.throttled_in = None if playing or now else THROTTLE_DELAY
 
     def open_stage(self, path: str) -> bool:
         """Opens a file; a missing one is reported by the returned flag only."""

@@ -22,6 +22,7 @@ from saccade.panel.logbook import Logbook
 from saccade.panel.preview import Preview, Previews
 from saccade.panel.view import TRANSITIONS, Actions, Level, LogLine, State, View
 from saccade.simulators.base import SteppedSimulator
+from saccade.simulators.isaac_checks import isaac_overrides
 from saccade.validation.accuracy_budgets import judged_budgets
 from saccade.validation.interrupt import Interrupt
 
@@ -151,7 +152,7 @@ class Panel:
             try:
                 loaded = load_configuration(choices["configuration"], overrides=overrides, frames=frames)
                 if self._stage is not None and loaded.config.simulator.backend == "auto":
-                    overrides.append("simulator.backend=isaac")
+                    overrides.extend(isaac_overrides(loaded.config))
                     loaded = load_configuration(choices["configuration"], overrides=overrides, frames=frames)
                 budgets, _ = judged_budgets(loaded)
                 facts = None if self._stage is not None else scene.looked_through(loaded)

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,13 @@ from saccade.errors import ConfigurationError, DependencyError, SceneError
 from saccade.frame import Command, Frame, GroundTruth, SimState
 from saccade.paths import is_url
 from saccade.simulators import isaac_checks as checks
-from saccade.simulators.isaac_frames import EpochClock, physics_time_step
+from saccade.simulators.isaac_frames import EpochClock, finish_reading, physics_time_step
 from saccade.simulators.isaac_inbox import Inbox
 from saccade.simulators.isaac_versions import Release
 
 if TYPE_CHECKING:
     from saccade.simulators.isaac_scene import IsaacScene
+    from saccade.simulators.isaac_walk import Moment
 
 SETTLED = 5
 """Deliveries in a row that have to show the state just simulated before a lockstep run begins."""
@@ -34,18 +34,6 @@ HISTORY = 4096
 """Steps whose poses are kept for the ground truth of frames that show an earlier state."""
 END_OF_TIME = 1.0e6  # of the timeline [s]
 NOT_CAPTURABLE = "Isaac Sim renders outside of any graph of ours"
-
-
-@dataclass(slots=True)
-class _Moment:
-    """Where the humanoid was."""
-
-    sim_time: float
-    x: float
-    y: float
-    z: float
-    yaw: float
-    heading: float
 
 
 class IsaacSimulator:
@@ -64,7 +52,8 @@ class IsaacSimulator:
         device: ``"cpu"`` or ``"cuda:N"``: where engines and sensors' buffers are.
         progress: Called with what is being done while the scene loads.
         attach: Whether the stage that is open is used as it is, instead of the configured scene being opened. Setting
-            the times then writes ``timeCodesPerSecond`` of its root layer, which changes the pace of its animation.
+            the times then writes ``timeCodesPerSecond`` of its root layer, which changes the pace of its animation
+            until :meth:`close`.
 
     Raises:
         DependencyError: This Python is not Isaac Sim's, or the release is not supported.
@@ -87,6 +76,7 @@ class IsaacSimulator:
         self.device = device
         self._attach = attach
         self._begun = False
+        self._before: tuple[Any, Any] | None = None  # times of the application and its stage, as they were
         self._physics_before = 0
         self.route: list[tuple[float, float]] = []
         """Waypoints that the scene names, in the world [m]."""
@@ -137,7 +127,7 @@ class IsaacSimulator:
 
         self.close()
         config = self._config.simulator
-        checks.check_settings(self._kit.settings(), self._config, self.device)
+        self._check_settings()
         checks.check_sensors(self._config, self.release)
         self._missing_extensions = [name for name in self._extensions if not self._kit.enable_extension(name)]
         path = scene if is_url(str(scene)) else Path(scene)
@@ -156,8 +146,9 @@ class IsaacSimulator:
         self._boxes = CorridorBoxes(self._scene.stage, self._scene.labels, humanoid.bodies, humanoid.floor_height)
         self.state = SimState()
         self._steps = 0
-        self._history: deque[_Moment] = deque(maxlen=HISTORY)
+        self._history: deque[Moment] = deque(maxlen=HISTORY)
         self._clock = EpochClock()
+        self._before = (self._adapter.times(), self._kit.times()) if self._attach else None
         self._set_times(config.step, physics_time_step(config.step, config.substeps))
         self._kit.set_timeline_end(END_OF_TIME)
         self._progress("attaching sensors")
@@ -169,6 +160,7 @@ class IsaacSimulator:
         self._walk.bind(self._adapter.bind_articulation(humanoid.articulation))
         self._adapter.start_callbacks(self._before_physics, self._after_physics)
         yield from self._settle()
+        self._check_settings()
         return self.state
 
     def step(self, command: Command | None) -> SimState:
@@ -193,6 +185,8 @@ class IsaacSimulator:
         """Hands over the command for the next step, for who leaves the update to the application."""
         if command is not None:
             self._walk.accept(command)
+        if self._lockstep:
+            finish_reading(self.device)
         self._steps += 1
         self._begun = True
         self._begin_update()
@@ -312,19 +306,25 @@ class IsaacSimulator:
         for inbox in self._inboxes.values():
             inbox.close()
         if self._scene is not None:
-            from saccade.simulators.isaac_scene import remove_prims
-
             self._adapter.stop_callbacks()
             self._adapter.stop_contacts()
             self._kit.stop()
+            if self._before is not None and self._kit.current_stage() == self._scene.stage:
+                self._adapter.restore_times(self._before[0])
+                self._kit.restore_times(self._before[1])
             self._adapter.close()
-            remove_prims(self._scene.stage, self._prims)
+            self._adapter.unregister_writer(self._kit.WRITER)
+            self._scene.restore(self._prims)
             self._scene = None
         self._prims.clear()
         self._inboxes.clear()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _check_settings(self) -> None:
+        """Before anything is opened, and again when it plays: an application may change them with its timeline."""
+        checks.check_settings(self._kit.settings(), self._config, self.device)
 
     def _warnings(self, settings: Mapping[str, Any]) -> list[str]:
         streams = {name: box.stream for name, box in self._inboxes.items()}
@@ -344,7 +344,7 @@ class IsaacSimulator:
 
     def _attach_sensors(self) -> None:
         from saccade.simulators.isaac_scene import define_camera, lidar_pose
-        from saccade.simulators.isaac_sensors import TIMES, CameraStream, LidarStream, Request, own_cylinder
+        from saccade.simulators.isaac_sensors import TIMES, CameraStream, LidarStream, own_cylinder
 
         scene = self._scene
         assert scene is not None
@@ -381,7 +381,7 @@ class IsaacSimulator:
             self._inboxes[name] = Inbox(
                 stream, rate=sensor.rate, step=config.step, clock=self._clock, queued=not self._lockstep
             )
-            requests = [*stream.requests(), *(Request(time) for time in TIMES)]
+            requests = [*stream.requests(), *TIMES]
             self._products.append(
                 self._kit.Product(prim, width, height, f"saccade_{name}", requests, self._sink_of(name))
             )
@@ -456,6 +456,7 @@ class IsaacSimulator:
             if not waiting:
                 break
         else:
+            self._check_settings()
             listed = "; ".join(f"{name}: {self._inboxes[name].counters.as_dict()}" for name in waiting)
             raise ConfigurationError(
                 f"after {MAX_SETTLING} updates these sensors had not delivered {needed} frames of the newest state "
@@ -473,14 +474,12 @@ class IsaacSimulator:
         state.velocity, state.yaw_rate = (base.forward, base.left), base.yaw_rate
         state.distance = base.distance
         state.contacts = list(self._contacts.onsets)
-        self._history.append(
-            _Moment(state.sim_time, base.x, base.y, self._walk.height, base.yaw, base.motion_heading())
-        )
+        self._history.append(self._walk.moment(state.sim_time))
 
-    def _moment(self, sim_time: float) -> _Moment:
+    def _moment(self, sim_time: float) -> Moment:
         return min(reversed(self._history), key=lambda moment: abs(moment.sim_time - sim_time))
 
-    def _clearance(self, stream: Any, frame: Frame, moment: _Moment) -> list[float]:
+    def _clearance(self, stream: Any, frame: Frame, moment: Moment) -> list[float]:
         from saccade.simulators.isaac_truth import clearance_of
 
         assert self._scene is not None

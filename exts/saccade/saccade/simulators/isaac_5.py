@@ -64,6 +64,14 @@ class Adapter:
         # It lacks its @classmethod in 5.0 and 5.1: the class has to be given.
         SimulationManager.set_physics_dt(SimulationManager, dt=physics)
 
+    def times(self) -> float:
+        """Returns the simulated time of one physics step [s], to be put back."""
+        return float(SimulationManager.get_physics_dt())
+
+    def restore_times(self, before: float) -> None:
+        """Puts back what :meth:`times` returned."""
+        self.set_physics_time(before)
+
     def close(self) -> None:
         """Lets go of what the times were set through."""
         if self._context is not None:
@@ -125,6 +133,9 @@ class Adapter:
 
     def stop_contacts(self) -> None:
         """Nothing to do."""
+
+    def unregister_writer(self, name: str) -> None:
+        """Nothing to do: no way was read in 5.x to take a writer out of the registry; the next one takes its place."""
 
     def create_lidar(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import omni.replicator.core as rep
 from isaacsim.core.experimental.prims import Articulation
 from isaacsim.core.experimental.utils.stage import is_stage_loading, open_stage
 from isaacsim.core.rendering_manager import RenderingManager
@@ -65,6 +66,15 @@ class Adapter:
         """Sets the simulated times of one update and of one physics step [s]."""
         SimulationManager.setup_simulation(dt=physics)
         RenderingManager.set_dt(rendering)
+
+    def times(self) -> tuple[float, float]:
+        """Returns the simulated times of one physics step and of one update [s], to be put back."""
+        return float(SimulationManager.get_physics_dt()), float(RenderingManager.get_dt())
+
+    def restore_times(self, before: tuple[float, float]) -> None:
+        """Puts back what :meth:`times` returned."""
+        physics, rendering = before
+        self.set_times(rendering, physics)
 
     def close(self) -> None:
         """Lets go of the prims."""
@@ -126,6 +136,10 @@ class Adapter:
     def stop_contacts(self) -> None:
         """Listens no more."""
         self._subscription = None
+
+    def unregister_writer(self, name: str) -> None:
+        """Takes a writer out of Replicator's registry, where its class would outlive the extension."""
+        rep.WriterRegistry.unregister_writer(name)
 
     def create_lidar(
         self,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saccade.config import CameraConfig, RunConfig
 from saccade.errors import ConfigurationError
-from saccade.simulators.isaac_versions import SMALL_SIDE, STABLE_IDS, Release
+from saccade.simulators.isaac_versions import RENDERED_SIDE, SMALL_SIDE, STABLE_IDS, THROTTLING, Release
+
+WAITING = (
+    ("/app/hydraEngine/waitIdle", True),
+    ("/app/asyncRendering", False),
+    ("/omni/replicator/asyncRendering", False),
+    (THROTTLING, False),
+)
+"""Settings with which every update waits for its own frames, and goes on doing so after a stop or a pause."""
 
 
 def check_settings(settings: Mapping[str, Any], config: RunConfig, device: str) -> None:
@@ -22,16 +32,14 @@ def check_settings(settings: Mapping[str, Any], config: RunConfig, device: str) 
         ConfigurationError: They do not fit; the text says how to start.
     """
     if config.simulator.pace == "lockstep":
-        wrong = [
-            f"{path} is {settings[path]}, not {wanted}"
-            for path, wanted in (("/app/hydraEngine/waitIdle", True), ("/app/asyncRendering", False))
-            if bool(settings[path]) is not wanted
-        ]
+        wrong = [(path, wanted) for path, wanted in WAITING if bool(settings[path]) is not wanted]
         if wrong:
+            listed = " and ".join(f"{path} is {settings[path]}, not {wanted}" for path, wanted in wrong)
+            options = " ".join(f"--{path}={str(wanted).lower()}" for path, wanted in wrong)
             raise ConfigurationError(
-                f"simulator.pace: lockstep needs the renderer to be waited for, and {' and '.join(wrong)}: start with "
-                f"the experience isaacsim.exp.base.zero_delay.kit (scripts/isaac_validate.py does), or use "
-                f"simulator.pace: realtime"
+                f"simulator.pace: lockstep needs the renderer to be waited for, and {listed}: start with the "
+                f"experience isaacsim.exp.base.zero_delay.kit (scripts/isaac_validate.py does), or with "
+                f"--/app/updateOrder/checkForHydraRenderComplete=1000 {options}, or use simulator.pace: realtime"
             )
     active = settings["/renderer/activeGpu"]
     ordinal = int(device.partition(":")[2] or 0)
@@ -57,6 +65,28 @@ def check_sensors(config: RunConfig, release: Release) -> None:
                 f"upscaler gives buffers of another size below {SMALL_SIDE} px: render at 320 px or more and give the "
                 f"network's input the size that it takes (networks.<name>.inputs.<tensor>.size)"
             )
+
+
+def isaac_overrides(config: RunConfig) -> list[str]:
+    """Returns what makes a configuration that was not written for Isaac Sim run in it, as ``--set`` has it.
+
+    Cameras below :data:`RENDERED_SIDE` are rendered larger by a whole factor, with the same view, in every release; the
+    networks' inputs scale the pictures down.
+
+    Args:
+        config: The run, for whatever simulator.
+    """
+    found = ["simulator.backend=isaac"]
+    for name, sensor in config.sensors.items():
+        if not isinstance(sensor, CameraConfig) or min(sensor.width, sensor.height) >= RENDERED_SIDE:
+            continue
+        factor = math.ceil(RENDERED_SIDE / min(sensor.width, sensor.height))
+        values: dict[str, Any] = {"width": factor * sensor.width, "height": factor * sensor.height}
+        for key, pair in (("focal", sensor.focal), ("principal", sensor.principal)):
+            if pair is not None:
+                values[key] = [factor * value for value in pair]
+        found += [f"sensors.{name}.{key}={json.dumps(value)}" for key, value in values.items()]
+    return found
 
 
 def no_labels_reason(release: Release, settings: Mapping[str, Any]) -> str:
@@ -98,6 +128,13 @@ def warnings_of(
         noise = sensor.noise.model_dump()
         if any(noise[key] != (1.0 if key == "exposure" else 0.0) for key in noise):
             notes.append(f"sensors.{name}.noise belongs to the embedded simulator's sensors and is not added here")
+        period = 1.0 / sensor.rate
+        if sensor.kind == "lidar" and not math.isclose(period, config.simulator.step):
+            notes.append(
+                f"sensors.{name}: a rotation takes {period:g} s and an update {config.simulator.step:g} s: the returns "
+                f"of a frame may be up to {period:g} s older than its time; with simulator.step: {period:g} every "
+                f"update completes a rotation"
+            )
     for name, stream in streams.items():
         if reason := getattr(stream, "no_labels_reason", ""):
             notes.append(f"sensors.{name}: returns have no labels, and the LiDAR's accuracy is absent: {reason}")

@@ -220,6 +220,16 @@ def image_view(name: str, what: str, array: wp.array, height: int, width: int, d
     return wp.array(ptr=array.ptr, dtype=dtype, shape=(height, width), device=array.device)
 
 
+def finish_reading(device: str) -> None:
+    """Waits until nothing that was launched on ``device`` reads the renderer's memory any more.
+
+    Nothing tells the renderer who still reads what it lent: its next update may write there, on a stream of its own.
+    Copies that leave by a side stream are in it, as the device's stream waits for them.
+    """
+    if device != "cpu":
+        wp.synchronize_stream(wp.get_device(device).stream)
+
+
 def check_image(name: str, what: str, array: wp.array, height: int, width: int) -> None:
     """Refuses a picture of another size than its render product.
 

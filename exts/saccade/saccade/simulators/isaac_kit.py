@@ -15,7 +15,7 @@ import warp as wp
 from isaacsim.core.version import get_version
 
 from saccade.simulators.isaac_sensors import Request
-from saccade.simulators.isaac_versions import STABLE_IDS, Release, release_of
+from saccade.simulators.isaac_versions import STABLE_IDS, THROTTLING, Release, release_of
 
 WRITER = "SaccadeFrameWriter"
 """The name of the class below: Replicator knows a writer by it."""
@@ -26,6 +26,7 @@ SETTINGS = (
     "/app/asyncRendering",
     "/app/asyncRenderingLowLatency",
     "/omni/replicator/asyncRendering",
+    THROTTLING,
     "/rtx/hydra/supportMultiTickRate",
     "/app/runLoops/main/manualModeEnabled",
     "/renderer/multiGpu/enabled",
@@ -196,6 +197,31 @@ def set_loop_times(rendering: float) -> None:
     loop = _loop.acquire_loop_interface()
     loop.set_manual_step_size(rendering)
     loop.set_manual_mode(True)
+
+
+def times() -> tuple[float | None, float, float]:
+    """Returns what setting the times changes: the root layer's own time codes per second (``None`` = it has none), the
+    timeline's, and the timeline's end [s].
+    """
+    layer = current_stage().GetRootLayer()
+    timeline = omni.timeline.get_timeline_interface()
+    own = layer.timeCodesPerSecond if layer.HasTimeCodesPerSecond() else None
+    return own, float(timeline.get_time_codes_per_seconds()), float(timeline.get_end_time())
+
+
+def restore_times(before: tuple[float | None, float, float]) -> None:
+    """Puts back what :func:`times` returned, and the run loop's step with it where the release's manager does not."""
+    own, rate, end = before
+    if installed_release().major < 6:
+        set_loop_times(1.0 / rate)
+    timeline = omni.timeline.get_timeline_interface()
+    timeline.set_time_codes_per_second(rate)
+    timeline.set_end_time(end)
+    layer = current_stage().GetRootLayer()
+    if own is None:
+        layer.ClearTimeCodesPerSecond()
+    else:
+        layer.timeCodesPerSecond = own
 
 
 def enable_extension(name: str) -> bool:

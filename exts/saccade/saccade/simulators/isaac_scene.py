@@ -19,7 +19,7 @@ from saccade.scenes.movers import Pose, animated_without_body, pose_of
 from saccade.sensors.camera import CameraIntrinsics, camera_intrinsics
 
 if TYPE_CHECKING:
-    from pxr import Usd
+    from pxr import Sdf, Usd
 
 APERTURE = 20.955
 """Horizontal aperture that cameras are given [tenths of a scene unit]; only its ratio to the focal length counts."""
@@ -63,7 +63,14 @@ class IsaacScene:
     labels: Labels
     placements: dict[str, Placement]
     route: list[tuple[float, float]]
+    overlay: Sdf.Layer
+    """Layer below the session's that holds what was prepared; taken away with :meth:`restore`."""
     warnings: list[str] = field(default_factory=list)
+
+    def restore(self, prims: list[str]) -> None:
+        """Removes the sensors' prims, and what was prepared: the stage is its user's again."""
+        remove_prims(self.stage, prims)
+        _remove_overlay(self.stage, self.overlay)
 
     def thing_of(self, collider: str) -> str | None:
         """Returns the path of what a collider belongs to: its labelled prim; ``None`` for the floor."""
@@ -109,7 +116,7 @@ def write_top_layer(scene: Path | str, folder: Path) -> Path:
 
 
 def prepare_stage(stage: Usd.Stage, path: Path | str, config: RunConfig) -> IsaacScene:
-    """Reads an open stage and prepares the humanoid in its session layer: nothing of the scene's files changes.
+    """Reads an open stage and prepares the humanoid in a layer of its own: nothing of the scene's files changes.
 
     The humanoid's links report contacts, bear no weight (the base carries them on rails, as in the embedded simulator)
     and are labelled as robot where nothing labels them.
@@ -118,6 +125,24 @@ def prepare_stage(stage: Usd.Stage, path: Path | str, config: RunConfig) -> Isaa
         SceneError: The stage cannot be used; the text says what to do.
         ConfigurationError: A sensor cannot be placed.
     """
+    from pxr import Sdf
+
+    overlay = Sdf.Layer.CreateAnonymous("saccade.usda")
+    stage.GetSessionLayer().subLayerPaths.insert(0, overlay.identifier)
+    try:
+        return _prepared(stage, path, config, overlay)
+    except BaseException:
+        _remove_overlay(stage, overlay)
+        raise
+
+
+def _remove_overlay(stage: Usd.Stage, overlay: Sdf.Layer) -> None:
+    paths = stage.GetSessionLayer().subLayerPaths
+    if overlay.identifier in paths:
+        paths.remove(overlay.identifier)
+
+
+def _prepared(stage: Usd.Stage, path: Path | str, config: RunConfig, overlay: Sdf.Layer) -> IsaacScene:
     from pxr import Sdf, Usd, UsdPhysics
 
     units, up = _units(stage)
@@ -129,7 +154,7 @@ def prepare_stage(stage: Usd.Stage, path: Path | str, config: RunConfig) -> Isaa
     labels = labels_from_stage(stage, further=config.simulator.labels)
     humanoid = humanoid_of_stage(stage, config.simulator.humanoid, labels)
     notes = []
-    with Usd.EditContext(stage, stage.GetSessionLayer()):
+    with Usd.EditContext(stage, overlay):
         for body in humanoid.bodies:
             prim = stage.GetPrimAtPath(body)
             if prim.IsInstanceProxy():
@@ -163,6 +188,7 @@ def prepare_stage(stage: Usd.Stage, path: Path | str, config: RunConfig) -> Isaa
         labels=labels,
         placements=placements,
         route=route_from_stage(stage),
+        overlay=overlay,
         warnings=notes,
     )
 

@@ -26,9 +26,6 @@ from saccade.simulators.isaac_frames import (
     writer_value,
 )
 
-TIMES = ("ReferenceTime", "IsaacReadSimulationTime", "IsaacReadSystemTime")
-"""Annotators that say which state a frame shows; attached beside every sensor."""
-
 COLOR, DEPTH, LABELS = "rgb", "distance_to_image_plane", "semantic_segmentation"
 """Annotators of a camera. ``rgb`` is four channels, contiguous."""
 
@@ -47,6 +44,15 @@ class Request:
     init: tuple[tuple[str, Any], ...] = ()
     device: str | None = None
     """``"cuda"``, or ``None`` for values on the host."""
+
+
+TIMES = (
+    Request("ReferenceTime"),
+    # Left to itself it goes on over a stop in 5.x, while the physics' own time starts again.
+    Request("IsaacReadSimulationTime", (("resetOnStop", True),)),
+    Request("IsaacReadSystemTime"),
+)
+"""Annotators that say which state a frame shows; attached beside every sensor."""
 
 
 @dataclass(slots=True)

@@ -13,8 +13,14 @@ SUPPORTED = ("5.0", "5.1", "6.0", "6.1", "6.2")
 SMALL_SIDE = 300
 """Sides of a render product below this [px] come back in another size up to 6.0: the upscaler's doing."""
 
+RENDERED_SIDE = 320
+"""Smallest side [px] that a camera of a configuration not written for Isaac Sim is rendered with."""
+
 STABLE_IDS = "/rtx-transient/stableIds/enabled"
 """Setting that the renderer reads when it starts: only then its LiDARs say which prim a return came from."""
+
+THROTTLING = "/exts/isaacsim.core.throttling/enable_async"
+"""Setting that the full application has on: asynchronous rendering then comes back with every stop and pause."""
 
 ZERO_DELAY_EXPERIENCE = "isaacsim.exp.base.zero_delay.kit"
 PYTHON_EXPERIENCE = "isaacsim.exp.base.python.kit"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,18 @@ from saccade.simulators.newton_contacts import RELEASE_TIME
 
 GLIDE_CLEARANCE = 0.005
 """Height of a gliding humanoid's soles above the floor [m]: it must not drag its feet."""
+
+
+@dataclass(slots=True)
+class Moment:
+    """Where the humanoid was."""
+
+    sim_time: float
+    x: float
+    y: float
+    z: float
+    yaw: float
+    heading: float
 
 
 class StageWalk:
@@ -122,6 +135,11 @@ class StageWalk:
         self.linear[0] = ((base.x - x) / dt, (base.y - y) / dt, (self.height - z) / dt)
         self.angular[0] = (0.0, 0.0, math.remainder(base.yaw - yaw, 2 * math.pi) / dt)
         self._fill_targets()
+
+    def moment(self, sim_time: float) -> Moment:
+        """Returns where the humanoid is now, at ``sim_time`` [s]."""
+        base = self.base
+        return Moment(sim_time, base.x, base.y, self.height, base.yaw, base.motion_heading())
 
     def _wanted_height(self, dt: float) -> float:
         base, floor = self.base, self._humanoid.floor_height
