@@ -33,7 +33,8 @@ def test_groups_are_merged_into_one_object_that_json_bears(loaded, groups):
     """Ratios side by side, each group's details under its name, host and commit beside them."""
 
     def engines(session):
-        session.proofs += [PROOF, {**PROOF, "device_to_host_bytes": 600}]
+        written = {"device_to_host_bytes": 600, "kernel_writes": {"results and stamps": 4100}}
+        session.proofs += [PROOF, {**PROOF, **written}]
         return {"ratios": {"graph_over_floor": RATIO}, "engines": {}}
 
     def recorder(session):
@@ -44,7 +45,7 @@ def test_groups_are_merged_into_one_object_that_json_bears(loaded, groups):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["ratios"] == {"graph_over_floor": RATIO, "recorder_share": RATIO}
     assert result["recorder_us"] == 2.5
-    assert (result["host_to_device_bytes"], result["device_to_host_bytes"], result["graphs"]) == (0, 4584, 2)
+    assert (result["host_to_device_bytes"], result["device_to_host_bytes"], result["graphs"]) == (0, 4700, 2)
     assert isinstance(result["host_to_device_bytes"], int)
     assert {"cpu", "gpu", "driver", "tensorrt"} <= set(result["host"])
     assert "python" not in result["host"]  # a path of this machine

@@ -214,7 +214,10 @@ def _add_residency(session: Session, result: dict[str, Any]) -> None:
         session.missing["host_to_device_bytes"] = f"not proven: {unproven[0]}"
         return
     result["host_to_device_bytes"] = max(int(proof["host_to_device_bytes"]) for proof in proofs)
-    result["device_to_host_bytes"] = max(int(proof["device_to_host_bytes"]) for proof in proofs)
+    # By copies, and what kernels write to pinned memory themselves.
+    result["device_to_host_bytes"] = max(
+        int(proof["device_to_host_bytes"]) + sum((proof.get("kernel_writes") or {}).values()) for proof in proofs
+    )
     result["graphs"] = sum(len(proof["graphs"]) for proof in proofs)
 
 
